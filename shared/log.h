@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Log lines to stderr, one write(2) each, text or JSON:
+ *
+ *   2026-01-02T03:04:05.678Z info peerd[2]: what happened: why key=value
+ *
+ * Lower case, `what failed: why`, facts as key=value. What a peer said is
+ * escaped here (control characters and non-ASCII become \xNN); secrets and
+ * payload never come near. `%m` prints errno. Functions in shared/ log nothing
+ * above debug: they return errors and the daemon, which knows the context,
+ * logs once.
+ *
+ *   error  someone should act          warn   unusual, but handled
+ *   info   start, stop, one line per closed connection       debug  the rest
+ */
+
+#include <stdbool.h>
+
+enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
+
+/* Borrows name for the life of the process ("proxy", "proxy/0"). */
+void log_init(const char *name, enum log_level level, bool json);
+void log_set_level(enum log_level level);
+bool log_enabled(enum log_level level);
+/* "error", "warn", "info", "debug"; 0 or -EINVAL. */
+int log_level_parse(const char *text, enum log_level *level_out);
+
+void log_at(enum log_level level, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+#define log_error(...) log_at(LOG_ERROR, __VA_ARGS__)
+#define log_warn(...) log_at(LOG_WARN, __VA_ARGS__)
+#define log_info(...) log_at(LOG_INFO, __VA_ARGS__)
+#define log_debug(...)                                                         \
+	do {                                                                   \
+		if (log_enabled(LOG_DEBUG))                                    \
+			log_at(LOG_DEBUG, __VA_ARGS__);                        \
+	} while (0)
+
+/* Our own bug or a start that cannot go on: one line, then abort or exit 1. */
+void fatal(const char *format, ...)
+	__attribute__((format(printf, 1, 2), noreturn));
+void die(const char *format, ...)
+	__attribute__((format(printf, 1, 2), noreturn));

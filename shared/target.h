@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * What a client may write as its target (docs/protocol.md "Names"), pure:
+ *   <agent> | <service>.<agent> | <agent uuid>, either with .<cluster> behind,
+ *   with or without :port.
+ */
+
+#include <stdint.h>
+
+#include "shared/identity.h"
+
+struct target {
+	char agent[IDENTITY_NAME_MAX];   /* name, or */
+	char agent_id[37];               /* uuid; exactly one is set */
+	char service[IDENTITY_NAME_MAX]; /* empty: not named */
+	uint16_t port;                   /* 0: not given */
+};
+
+/* 0, or -EINVAL and *reason_out, a static text. */
+int target_parse(const char *text, const char *cluster, struct target *out,
+	const char **reason_out);
+
+/* One service a target could mean. */
+struct target_match {
+	char agent_id[37];
+	char agent[IDENTITY_NAME_MAX];
+	char service[IDENTITY_NAME_MAX];
+	char type[32];
+	uint16_t port;
+};
+
+enum target_result { TARGET_ONE, TARGET_NONE, TARGET_AMBIGUOUS };
+
+/*
+ * Chooses among the services of the agents that bear the target's name:
+ * service name if given, else port if it singles one out, else the only one.
+ * TARGET_ONE writes *index_out. text gets the reason otherwise, naming the
+ * candidates (at most 8).
+ */
+enum target_result target_choose(const struct target *target,
+	const struct target_match *matches, size_t count, size_t *index_out,
+	char *text, size_t size);
