@@ -24,25 +24,34 @@
 
 enum rpc_where { RPC_ON_LOOP, RPC_INLINE };
 
+struct rpc_cq;
+
 /* The tag of every batch: embedded, alive until run. */
 struct rpc_tag {
-	struct loop_task task; /* private */
-	enum rpc_where where;
+	struct loop_task task; /* private, as are cq and ok */
+	struct rpc_cq *cq;
 	bool ok;
+	enum rpc_where where;
 	void (*run)(struct rpc_tag *tag, bool ok);
 };
 
-struct rpc_cq;
+/* Switches TLS 1.2 off for every SSL_CTX of this process. Before rpc_cq_new(),
+ * and never in peerd unless it is told to, whose peers may speak 1.2. */
+void rpc_require_tls13(void);
+
 /* threads: 1 unless measured otherwise. */
 struct rpc_cq *rpc_cq_new(struct loop *loop, unsigned threads);
 grpc_completion_queue *rpc_cq_queue(struct rpc_cq *cq);
-/* Shuts the queue down, joins the threads, ends gRPC. */
+/* Shuts the queue down, joins the threads, turns the loop until what they
+ * posted has run, ends gRPC. Calls must have ended or been cancelled: nothing
+ * starts a batch any more. */
 void rpc_cq_free(struct rpc_cq *cq);
 
 /* ---- credentials ---- */
 
 /* Holds the identity in use; servers ask it at every handshake, so a new one
- * serves new connections at once while old ones live on. */
+ * serves new connections at once while old ones live on. Takes its own
+ * references. Freed after the queue. */
 struct rpc_identity;
 struct rpc_identity *rpc_identity_new(struct tls_identity *identity);
 void rpc_identity_replace(struct rpc_identity *holder,
@@ -50,14 +59,14 @@ void rpc_identity_replace(struct rpc_identity *holder,
 void rpc_identity_free(struct rpc_identity *holder);
 
 /* require: refuse handshakes without a client certificate (else optional, for
- * Join). Clients are verified against the host CA. Gives. */
+ * Join). Clients are verified against the host CA. For one port. Gives. */
 grpc_server_credentials *rpc_server_creds(struct rpc_identity *holder,
 	bool require);
 /*
  * For one channel: server name = identity_server_name(cluster) (set it as
  * GRPC_SSL_TARGET_NAME_OVERRIDE_ARG too), ordinary verification, then role and,
- * unless expect_uuid is NULL, the exact CN <expect_uuid>.<cluster>.
- * on_refused(arg, text) is called on a gRPC thread when that check fails.
+ * unless expect_uuid is NULL, the exact CN <expect_uuid>.<cluster>. The
+ * identity may lack a key (join): then no certificate is shown. on_refused(arg, text) is called on a gRPC thread when that check fails.
  * Gives.
  */
 grpc_channel_credentials *rpc_channel_creds(struct rpc_identity *holder,
