@@ -22,6 +22,8 @@ struct ctl_verb {
 /* Set as link's argument's verbs with ctl_serve() before the first request;
  * borrows verbs (ended by a NULL name) and arg. One per process. */
 void ctl_serve(const struct ctl_verb *verbs, void *arg);
+/* To be called from the on_down of every link that may ask. */
+void ctl_link_gone(struct ipc_link *link);
 void ctl_handle_request(struct ipc_link *link, void *arg, struct ipc_msg *msg);
 
 /* Each ends the call. ctl_reply takes answer. A link that has gone meanwhile

@@ -32,7 +32,7 @@ struct ipc_msg {
 	int fd;                    /* -1: none, or taken */
 };
 
-/* Outcomes of reading; all but OK and AGAIN end the link. */
+/* Outcomes of reading; all but OK, AGAIN and NO_FDS end the link. */
 enum ipc_result {
 	IPC_OK,
 	IPC_AGAIN,     /* nothing to read, or no room to write */
@@ -40,7 +40,8 @@ enum ipc_result {
 	IPC_ERROR,     /* errno says */
 	IPC_MALFORMED, /* short, long, bad magic, unknown type, bad payload */
 	IPC_BAD_FDS,   /* none where one belongs, some where none does, many */
-	IPC_NO_FDS,    /* truncated because we are out of descriptors */
+	IPC_NO_FDS,    /* our own shortage: this message is lost, the sender's
+	                  deadline tells whoever waits for its answer */
 };
 const char *ipc_result_text(enum ipc_result result);
 

@@ -24,6 +24,7 @@ struct metrics {
 	_Atomic int64_t *values; /* [slots][count] */
 	size_t slots;
 	size_t slot; /* this process writes here */
+	void *own;   /* freed by metrics_deinit(); NULL: the caller's memory */
 };
 
 /* Bytes that slots arrays of count series need. */
