@@ -27,7 +27,7 @@ struct chan *chan_new_tls(struct loop *loop, int fd, SSL *ssl);
 void chan_free(struct chan *chan);
 
 /* on_ready: something may have become possible. Borrows arg; NULL stops. The
- * first call comes by itself in the next turn. */
+ * first call comes by itself, at the end of this turn or in the next. */
 void chan_watch(struct chan *chan, void (*on_ready)(void *arg), void *arg);
 
 /* TLS only: drives the handshake (the role was set on the SSL). 0 when done,
@@ -37,6 +37,8 @@ SSL *chan_ssl(struct chan *chan);
 
 /* > 0 bytes; 0 end of stream (FIN, close_notify); -EAGAIN; -errno. */
 ssize_t chan_read(struct chan *chan, void *buf, size_t len);
+/* > 0 bytes, perhaps fewer; -EAGAIN; -errno. After -EAGAIN a TLS channel wants
+ * the same bytes again, wherever they lie now; more may follow them. */
 ssize_t chan_write(struct chan *chan, const void *buf, size_t len);
 ssize_t chan_writev(struct chan *chan, const struct iovec *iov, int count);
 /* Half-close after everything written has gone: FIN, or close_notify. 0,

@@ -4,7 +4,9 @@
 /*
  * Two byte channels joined in both directions: backpressure (no more than one
  * buffer of RELAY_BUFFER bytes waits in each direction), half-close carried
- * over, byte counts. Ends when both directions have ended or either side fails.
+ * over, byte counts. Ends when both directions have ended or either side fails;
+ * a side that was still to receive is then reset, so that a torn stream does
+ * not look like a whole one.
  */
 
 #include <stdint.h>

@@ -16,7 +16,6 @@
  * them. Nothing is freed before the end of the turn.
  */
 
-#include <openssl/ssl.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -88,10 +87,10 @@ struct tunnel_ops {
 
 #define TUNNEL_BODY_MAX (1u << 20)
 
-/* fd and ssl: a finished TLS handshake, ALPN checked. Takes both, in every
- * case. Borrows ops and arg until on_end. */
-struct tunnel *tunnel_new(struct tunnel_hub *hub, enum tunnel_role role, int fd,
-	SSL *ssl, const struct tunnel_ops *ops, void *arg);
+/* chan: TLS, the handshake finished, ALPN checked. Takes it. Borrows ops and arg
+ * until on_end. */
+struct tunnel *tunnel_new(struct tunnel_hub *hub, enum tunnel_role role,
+	struct chan *chan, const struct tunnel_ops *ops, void *arg);
 /* GOAWAY, then wait at most linger_ms for the streams, then close. 0: at once.
  * on_end follows in a later turn. */
 void tunnel_close(struct tunnel *tunnel, uint32_t linger_ms,
