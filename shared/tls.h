@@ -56,6 +56,13 @@ SSL_CTX *tls_pin_ctx(const char *pin, char **error_out);
 /* The CA of the chain the peer sent that has the pin; gives, or NULL. */
 X509 *tls_pinned_ca(SSL *ssl, const char *pin);
 
+/* In the ClientHello callback: go on with ctx's certificate, trust store, verify
+ * mode, session id context and ALPN choice. */
+void tls_use_ctx(SSL *ssl, SSL_CTX *ctx);
+/* Server: choose protocol when it is offered, else none. Borrows protocol for
+ * the life of ctx. */
+void tls_ctx_set_alpn(SSL_CTX *ctx, const char *protocol);
+
 /* Client side: expect this DNS name in the peer's certificate; sni may differ. */
 int tls_expect_name(SSL *ssl, const char *verify_name, const char *sni);
 int tls_set_alpn(SSL *ssl, const char *protocol);

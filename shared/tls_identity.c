@@ -1,0 +1,263 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Loads a certificate with key and CAs, and refuses a set whose parts do not
+ * belong together, so that a half-written directory never replaces a good
+ * identity in use. Owns the objects by reference count. What a newcomer gets
+ * wrong: the CA is always in the chain that is sent, because a host that joins
+ * knows nothing of the cluster but the CA's pin.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/x509v3.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "shared/alloc.h"
+#include "shared/pki.h"
+#include "shared/tls.h"
+
+#define FILE_MAX (1 << 20)
+
+/* A regular file of at most FILE_MAX bytes; gives, or NULL with the reason. */
+static char *read_file(const char *path, size_t *len_out, char **error_out)
+{
+	int fd = open(path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+	char *text = NULL;
+	size_t len = 0;
+
+	if (fd < 0 || fstat(fd, &st) < 0) {
+		*error_out = xasprintf("%s: %s", path, strerror(errno));
+	} else if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX) {
+		*error_out = xasprintf("%s: not a file of PEM", path);
+	} else {
+		text = xcalloc(1, st.st_size + 1);
+		while (len < (size_t)st.st_size) {
+			ssize_t n = read(fd, text + len, st.st_size - len);
+
+			if (n <= 0)
+				break;
+			len += n;
+		}
+		*len_out = len;
+	}
+	if (fd >= 0)
+		close(fd);
+	return text;
+}
+
+/* Prefixes the reason with the path. */
+static void blame(const char *path, char **error)
+{
+	char *text = xasprintf("%s: %s", path, *error);
+
+	free(*error);
+	*error = text;
+}
+
+static STACK_OF(X509) * load_certs(const char *path, char **error_out)
+{
+	size_t len;
+	char *pem = read_file(path, &len, error_out);
+	STACK_OF(X509) * certs;
+
+	if (!pem)
+		return NULL;
+	certs = pki_certs_from_pem(pem, len, error_out);
+	if (!certs)
+		blame(path, error_out);
+	free(pem);
+	return certs;
+}
+
+static EVP_PKEY *load_key(const char *path, char **error_out)
+{
+	size_t len;
+	char *pem = read_file(path, &len, error_out);
+	EVP_PKEY *key;
+
+	if (!pem)
+		return NULL;
+	key = pki_key_from_pem(pem, len, error_out);
+	if (!key)
+		blame(path, error_out);
+	wipe(pem, len);
+	free(pem);
+	return key;
+}
+
+static bool contains(STACK_OF(X509) * certs, X509 *cert)
+{
+	for (int i = 0; i < sk_X509_num(certs); i++)
+		if (!X509_cmp(sk_X509_value(certs, i), cert))
+			return true;
+	return false;
+}
+
+/* Puts the CAs that lead from the leaf to its root behind it, unless the file
+ * had them. */
+static bool complete_chain(struct tls_identity *identity)
+{
+	X509_STORE *store = X509_STORE_new();
+	X509_STORE_CTX *ctx = X509_STORE_CTX_new();
+	STACK_OF(X509) * found;
+	bool ok = store && ctx;
+
+	for (int i = 0; ok && i < sk_X509_num(identity->host_ca); i++)
+		ok = X509_STORE_add_cert(
+			store, sk_X509_value(identity->host_ca, i));
+	ok = ok &&
+	     X509_STORE_CTX_init(ctx, store, identity->leaf, identity->chain);
+	if (ok) {
+		/* An expired identity is whole; what it is good for is decided
+		 * at the handshake. */
+		X509_STORE_CTX_set_flags(ctx, X509_V_FLAG_NO_CHECK_TIME);
+		ok = X509_verify_cert(ctx) == 1;
+	}
+	found = ok ? X509_STORE_CTX_get0_chain(ctx) : NULL;
+	for (int i = 1; ok && i < sk_X509_num(found); i++) {
+		X509 *cert = sk_X509_value(found, i);
+
+		if (contains(identity->chain, cert))
+			continue;
+		ok = X509_up_ref(cert) &&
+		     sk_X509_push(identity->chain, cert) > 0;
+	}
+	X509_STORE_CTX_free(ctx);
+	X509_STORE_free(store);
+	ERR_clear_error();
+	return ok;
+}
+
+/* Appends the PEM of cert to text; takes and gives text. */
+static char *append_pem(char *text, X509 *cert)
+{
+	char *pem = pki_cert_to_pem(cert);
+	char *joined = xasprintf("%s%s", text ? text : "", pem ? pem : "");
+
+	free(pem);
+	free(text);
+	return joined;
+}
+
+static void encode(struct tls_identity *identity)
+{
+	identity->cert_pem = append_pem(NULL, identity->leaf);
+	for (int i = 0; i < sk_X509_num(identity->chain); i++)
+		identity->cert_pem = append_pem(
+			identity->cert_pem, sk_X509_value(identity->chain, i));
+	for (int i = 0; i < sk_X509_num(identity->host_ca); i++)
+		identity->host_ca_pem = append_pem(identity->host_ca_pem,
+			sk_X509_value(identity->host_ca, i));
+	identity->key_pem = pki_key_to_pem(identity->key);
+}
+
+/* The parts belong together, and are put into the forms that users want. */
+static int finish(struct tls_identity *identity, char **error_out)
+{
+	if (X509_check_private_key(identity->leaf, identity->key) != 1) {
+		ERR_clear_error();
+		*error_out = xstrdup("the key does not belong to the "
+				     "certificate");
+		return -EINVAL;
+	}
+	if (!complete_chain(identity)) {
+		*error_out = xstrdup("the certificate was not issued by the "
+				     "host CA given");
+		return -EINVAL;
+	}
+	encode(identity);
+	if (identity->key_pem)
+		return 0;
+	*error_out = xstrdup("the key cannot be encoded");
+	return -EINVAL;
+}
+
+struct tls_identity *tls_identity_load_files(const char *cert, const char *key,
+	const char *host_ca, const char *user_ca, char **error_out)
+{
+	struct tls_identity *identity = xcalloc(1, sizeof(*identity));
+	char *reason = NULL;
+
+	identity->refs = 1;
+	identity->chain = load_certs(cert, error_out);
+	if (!identity->chain)
+		goto fail;
+	identity->leaf = sk_X509_shift(identity->chain);
+	identity->key = load_key(key, error_out);
+	if (!identity->key)
+		goto fail;
+	identity->host_ca = load_certs(host_ca, error_out);
+	if (!identity->host_ca)
+		goto fail;
+	if (user_ca && user_ca[0])
+		identity->user_ca = load_certs(user_ca, error_out);
+	else
+		identity->user_ca = sk_X509_new_null();
+	if (!identity->user_ca)
+		goto fail;
+	if (finish(identity, &reason) < 0) {
+		blame(cert, &reason);
+		*error_out = reason;
+		goto fail;
+	}
+	return identity;
+
+fail:
+	tls_identity_unref(identity);
+	return NULL;
+}
+
+struct tls_identity *tls_identity_load(const char *directory, char **error_out)
+{
+	char *cert = xasprintf("%s/cert.pem", directory);
+	char *key = xasprintf("%s/key.pem", directory);
+	char *host_ca = xasprintf("%s/host_ca.pem", directory);
+	char *user_ca = xasprintf("%s/user_ca.pem", directory);
+	bool has_user_ca = access(user_ca, F_OK) == 0 || errno != ENOENT;
+	struct tls_identity *identity = tls_identity_load_files(
+		cert, key, host_ca, has_user_ca ? user_ca : NULL, error_out);
+
+	free(cert);
+	free(key);
+	free(host_ca);
+	free(user_ca);
+	return identity;
+}
+
+struct tls_identity *tls_identity_ref(struct tls_identity *identity)
+{
+	__atomic_add_fetch(&identity->refs, 1, __ATOMIC_RELAXED);
+	return identity;
+}
+
+void tls_identity_unref(struct tls_identity *identity)
+{
+	if (!identity ||
+		__atomic_sub_fetch(&identity->refs, 1, __ATOMIC_ACQ_REL) > 0)
+		return;
+	X509_free(identity->leaf);
+	sk_X509_pop_free(identity->chain, X509_free);
+	EVP_PKEY_free(identity->key);
+	sk_X509_pop_free(identity->host_ca, X509_free);
+	sk_X509_pop_free(identity->user_ca, X509_free);
+	if (identity->key_pem)
+		wipe(identity->key_pem, strlen(identity->key_pem));
+	free(identity->key_pem);
+	free(identity->cert_pem);
+	free(identity->host_ca_pem);
+	free(identity);
+}
+
+int64_t tls_identity_not_after(const struct tls_identity *identity)
+{
+	struct tm tm;
+
+	if (!ASN1_TIME_to_tm(X509_get0_notAfter(identity->leaf), &tm))
+		return 0;
+	return timegm(&tm);
+}
