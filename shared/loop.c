@@ -207,9 +207,10 @@ void loop_turn(struct loop *loop, bool block)
 
 void loop_run(struct loop *loop)
 {
-	loop->stopped = false;
+	/* A stop that came before the first turn counts too. */
 	while (!loop->stopped)
 		loop_turn(loop, true);
+	loop->stopped = false;
 }
 
 void loop_stop(struct loop *loop)
