@@ -20,7 +20,8 @@ struct discovery_proxy {
 	char id[37];
 	char public_addr[DISCOVERY_ADDRS_MAX][300];
 	unsigned public_addr_count;
-	char tunnel_addr[DISCOVERY_ADDRS_MAX][300]; /* none: public_addr by ALPN */
+	char tunnel_addr[DISCOVERY_ADDRS_MAX]
+			[300]; /* none: public_addr by ALPN */
 	unsigned tunnel_addr_count;
 	bool draining;
 	enum discovery_strategy strategy; /* the one it runs with */
@@ -44,6 +45,6 @@ struct discovery {
 /* find: the answer to /webapi/find (self_id must be among proxies or empty);
  * else a push. Gives JSON, to free(). */
 char *discovery_to_json(const struct discovery *discovery, bool find);
-struct discovery *discovery_from_json(const char *text, size_t len,
-	char **error_out);
+struct discovery *discovery_from_json(
+	const char *text, size_t len, char **error_out);
 void discovery_free(struct discovery *discovery);

@@ -12,6 +12,7 @@
 
 #define HTTP_HEAD_MAX 16384
 #define HTTP_BODY_MAX (1u << 20)
+#define HTTP_HEADERS_MAX 100
 
 enum http_kind { HTTP_REQUEST_MESSAGE, HTTP_RESPONSE_MESSAGE };
 

@@ -40,8 +40,8 @@ struct registration {
 /* Gives JSON, to free(). */
 char *registration_to_json(const struct registration *registration);
 /* Gives, or NULL and *error_out (gives): the field and what is wrong. */
-struct registration *registration_from_json(const char *text, size_t len,
-	char **error_out);
+struct registration *registration_from_json(
+	const char *text, size_t len, char **error_out);
 void registration_free(struct registration *registration);
 const struct registration_service *registration_find(
 	const struct registration *registration, const char *service);

@@ -42,6 +42,7 @@ void rpc_require_tls13(void);
 /* threads: 1 unless measured otherwise. */
 struct rpc_cq *rpc_cq_new(struct loop *loop, unsigned threads);
 grpc_completion_queue *rpc_cq_queue(struct rpc_cq *cq);
+struct loop *rpc_cq_loop(struct rpc_cq *cq);
 /* Shuts the queue down, joins the threads, turns the loop until what they
  * posted has run, ends gRPC. Calls must have ended or been cancelled: nothing
  * starts a batch any more. */
@@ -90,7 +91,7 @@ struct rpc_channel;
 /* address "host:port"; takes creds. */
 struct rpc_channel *rpc_channel_new(struct rpc_cq *cq, const char *address,
 	const char *server_name, grpc_channel_credentials *creds);
-/* Calls under way end with status CANCELLED first. */
+/* Calls under way end with status CANCELLED first. NULL is fine. */
 void rpc_channel_free(struct rpc_channel *channel);
 
 struct rpc_client_call;
@@ -129,26 +130,31 @@ struct rpc_method {
 		const ProtobufCMessage *request);
 };
 
-/* methods end with a NULL path. The role is checked on the call's headers,
+/* methods end with a NULL path and are borrowed. The role is checked on the call's headers,
  * before its payload is read. NULL and *error_out when addr cannot be bound.
  * Takes creds. */
 struct rpc_server *rpc_server_new(struct rpc_cq *cq, const char *addr,
 	grpc_server_credentials *creds, const char *cluster,
 	const struct rpc_method *methods, void *arg, char **error_out);
-/* Stops accepting, waits grace_ms for calls, cancels the rest; then done(arg). */
+/* Stops accepting, waits grace_ms for calls, cancels the rest, frees the
+ * server; then done(arg). The loop must turn meanwhile. A handler may still
+ * answer calls that it holds. */
 void rpc_server_stop(struct rpc_server *server, uint32_t grace_ms,
 	void (*done)(void *arg), void *arg);
 
 /* Port that was bound (for addr with port 0). */
 int rpc_server_port(const struct rpc_server *server);
 
+/* Each ends the call for the handler, who must end every call once, be its
+ * caller still there or not. */
 void rpc_reply(struct rpc_server_call *call, const ProtobufCMessage *response);
 void rpc_fail(struct rpc_server_call *call, int status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-/* Stream: queues a message (copied, packed). Bytes not yet sent, so that the
+/* Stream, before rpc_fail(): queues a message (copied, packed). Bytes not yet sent, so that the
  * caller can stop a slow reader; -EPIPE when the caller has gone. */
 int64_t rpc_push(struct rpc_server_call *call, const ProtobufCMessage *message);
 /* Stream: called when the queue has drained below low_water bytes, and when the
- * caller has gone (gone = true; the last call). Set in handle. */
+ * caller has gone (gone = true): that ends the call too, nothing may be said
+ * to it any more. Without fn a call lives until it is answered. */
 void rpc_on_drain(struct rpc_server_call *call, int64_t low_water,
 	void (*fn)(void *arg, bool gone), void *arg);

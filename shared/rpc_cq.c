@@ -123,6 +123,11 @@ grpc_completion_queue *rpc_cq_queue(struct rpc_cq *cq)
 	return cq->queue;
 }
 
+struct loop *rpc_cq_loop(struct rpc_cq *cq)
+{
+	return cq->loop;
+}
+
 void rpc_cq_free(struct rpc_cq *cq)
 {
 	if (!cq)
