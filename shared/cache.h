@@ -7,9 +7,9 @@
  * query_only, since a WAL file cannot be opened read-only by another user
  * after a clean stop; prepared once; every lookup is one index search.
  *
- * schema: meta(key, value); config(record); proxy(id, record);
- *   tunnel(agent_id, proxy_id, name, record); service(agent_id, proxy_id,
- *   agent name, name, type, port)
+ * schema: meta(key, value); config(record); proxy(id, peer_addr, state,
+ *   record); tunnel(agent_id, proxy_id, name, record); service(agent_id,
+ *   proxy_id, agent, name, type, port, since_ms)
  */
 
 #include <stddef.h>
@@ -18,7 +18,7 @@
 #include "record.pb-c.h"
 #include "shared/target.h"
 
-#define CACHE_SCHEMA 1
+#define CACHE_SCHEMA 1 /* PRAGMA user_version */
 
 extern const char cache_schema_sql[];
 
@@ -28,8 +28,8 @@ struct cache;
 struct cache *cache_open(const char *path, char **error_out);
 void cache_close(struct cache *cache);
 
-/* Each returns a count, or -EIO with the reason logged at debug. Records are
- * given (protobuf-c free_unpacked). */
+/* Each returns a count, or -EIO with the reason logged at debug, and then gives
+ * nothing. Records are given (protobuf-c free_unpacked). */
 int cache_config(struct cache *cache, Peerway__Record__ClusterConfig **out);
 int cache_proxies(struct cache *cache, Peerway__Record__ProxyRecord **out,
 	size_t max);
@@ -37,8 +37,8 @@ int cache_proxy(struct cache *cache, const char *proxy_id,
 	Peerway__Record__ProxyRecord **out);
 int cache_tunnels(struct cache *cache, const char *agent_id,
 	Peerway__Record__TunnelRecord **out, size_t max);
-/* All tunnels, in order of agent name, agent id, proxy id, from after the
- * (agent_id, proxy_id) given ("" to begin). */
+/* All tunnels, in order of agent name, agent id, proxy id, until fn returns
+ * nonzero. fn borrows the record and asks nothing of the cache. */
 int cache_tunnels_all(struct cache *cache,
 	int (*fn)(void *arg, const Peerway__Record__TunnelRecord *record),
 	void *arg);
@@ -51,7 +51,7 @@ struct cache_holder {
 int cache_holders(struct cache *cache, const char *agent_id,
 	struct cache_holder *out, size_t max);
 /* Services of the agents that bear the target's name or uuid, one entry each,
- * however many proxies hold the agent. */
+ * however many proxies hold the agent: as last registered. */
 int cache_match(struct cache *cache, const struct target *target,
 	struct target_match *out, size_t max);
 
@@ -59,4 +59,5 @@ struct cache_meta {
 	char store_id[64];
 	uint64_t revision;
 };
+/* 0 before the first snapshot. */
 int cache_meta(struct cache *cache, struct cache_meta *out);
