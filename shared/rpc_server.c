@@ -131,12 +131,18 @@ static void queue_clear(struct rpc_server_call *call)
 	}
 }
 
+static void stop_deadline(struct rpc_server_call *call)
+{
+	timer_free(call->deadline);
+	call->deadline = NULL;
+}
+
 static void call_free(struct rpc_server_call *call)
 {
 	struct rpc_server *server = call->server;
 
 	loop_cancel(server->loop, &call->gone_task);
-	timer_free(call->deadline);
+	stop_deadline(call);
 	queue_clear(call);
 	if (call->received)
 		grpc_byte_buffer_destroy(call->received);
@@ -151,7 +157,7 @@ static void call_through(struct rpc_server_call *call)
 {
 	struct rpc_server *server = call->server;
 
-	timer_clear(call->deadline);
+	stop_deadline(call);
 	grpc_call_unref(call->call);
 	call->call = NULL;
 	if (call->counted)
@@ -271,7 +277,7 @@ static void call_end(
 		call_settle(call);
 		return;
 	}
-	timer_clear(call->deadline);
+	stop_deadline(call);
 	call->ending = true;
 	call->status = status;
 	call->message = message;
@@ -299,7 +305,7 @@ static void on_closed(struct rpc_tag *tag, bool ok)
 	struct rpc_server_call *call = CALL_OF(tag, close_tag);
 
 	call->closed = true;
-	timer_clear(call->deadline);
+	stop_deadline(call);
 	queue_clear(call);
 	call_tell_gone(call);
 	call->pending--;
@@ -311,7 +317,7 @@ static void on_request(struct rpc_tag *tag, bool ok)
 	struct rpc_server_call *call = CALL_OF(tag, receive_tag);
 	ProtobufCMessage *request = NULL;
 
-	timer_clear(call->deadline);
+	stop_deadline(call);
 	if (ok && call->received)
 		request = rpc_unpack(call->method->request, call->received);
 	if (call->ending || call->closed) {

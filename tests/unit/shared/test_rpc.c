@@ -1,0 +1,547 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Client, server and credentials against each other over loopback, in one
+ * process: roles, servers that are not the one meant, a new identity, late
+ * answers, streams whose reader leaves, the end of either side.
+ */
+#include "tests/unit/test.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "auth.pb-c.h"
+#include "shared/alloc.h"
+#include "shared/pki.h"
+#include "shared/rpc.h"
+
+#define CLUSTER "example"
+#define UUID "12345678-9abc-4def-8123-456789abcdef"
+#define LOOKUP "/peerway.auth.AuthService/Lookup"
+#define WATCH "/peerway.auth.AuthService/Watch"
+#define JOIN "/peerway.auth.AuthService/Join"
+
+struct ca {
+	EVP_PKEY *key;
+	X509 *cert;
+};
+
+struct fixture {
+	struct loop *loop;
+	struct rpc_cq *cq;
+	struct ca ca;
+	struct ca stranger;
+	struct rpc_identity *server_holder;
+	struct rpc_server *server;
+	bool stopped;
+
+	/* the client's side */
+	struct rpc_identity *holder;
+	struct rpc_channel *channel;
+	int status; /* -1: not yet */
+	char message[200];
+	char refused[100];
+	uint64_t revision;
+	unsigned received;
+
+	/* the server's side */
+	struct rpc_server_call *open; /* a stream, or an unanswered call */
+	unsigned handled;
+	struct host_identity caller;
+	bool gone;
+	bool drained;
+};
+
+/* ---- identities ---- */
+
+static struct ca ca_make(void)
+{
+	struct ca ca = {.key = pki_key_new()};
+
+	ca.cert = pki_ca_make(ca.key, "host CA", 10);
+	return ca;
+}
+
+static void ca_free(struct ca *ca)
+{
+	X509_free(ca->cert);
+	EVP_PKEY_free(ca->key);
+}
+
+static void put_file(const char *dir, const char *name, char *text)
+{
+	char path[128];
+	FILE *file;
+
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
+	file = fopen(path, "w");
+	assert_non_null(file);
+	fputs(text, file);
+	fclose(file);
+	free(text);
+}
+
+static struct tls_identity *identity_make(
+	struct ca *ca, const char *role, const char *uuid)
+{
+	const char *const roles[] = {role, NULL};
+	char name[IDENTITY_SERVER_NAME_MAX];
+	const char *const dns[] = {name, NULL};
+	char *cn = xasprintf("%s.%s", uuid, CLUSTER);
+	struct pki_template template = {.common_name = cn,
+		.organizations = roles,
+		.dns_names = dns,
+		.server = true,
+		.not_before = time(NULL) - 60,
+		.not_after = time(NULL) + 3600};
+	char dir[] = "/tmp/peerway-rpc-XXXXXX";
+	struct tls_identity *identity;
+	char *error = NULL;
+	EVP_PKEY *key = pki_key_new();
+	X509 *cert;
+
+	identity_server_name(CLUSTER, name);
+	assert_non_null(mkdtemp(dir));
+	cert = pki_issue(&template, key, ca->cert, ca->key, &error);
+	assert_non_null(cert);
+	put_file(dir, "cert.pem", pki_cert_to_pem(cert));
+	put_file(dir, "key.pem", pki_key_to_pem(key));
+	put_file(dir, "host_ca.pem", pki_cert_to_pem(ca->cert));
+	identity = tls_identity_load(dir, &error);
+	assert_non_null(identity);
+	for (int i = 0; i < 3; i++) {
+		static const char *const names[] = {
+			"cert.pem", "key.pem", "host_ca.pem"};
+		char path[128];
+
+		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
+		unlink(path);
+	}
+	rmdir(dir);
+	X509_free(cert);
+	EVP_PKEY_free(key);
+	free(cn);
+	return identity;
+}
+
+static struct rpc_identity *holder_make(
+	struct ca *ca, const char *role, const char *uuid)
+{
+	struct tls_identity *identity = identity_make(ca, role, uuid);
+	struct rpc_identity *holder = rpc_identity_new(identity);
+
+	tls_identity_unref(identity);
+	return holder;
+}
+
+/* ---- the server ---- */
+
+static void on_server_drain(void *arg, bool gone)
+{
+	struct fixture *f = arg;
+
+	f->gone |= gone;
+	f->drained |= !gone;
+}
+
+static void handle_lookup(struct rpc_server_call *call, void *arg,
+	const struct host_identity *caller, const ProtobufCMessage *request)
+{
+	const Peerway__Auth__LookupRequest *ask = (const void *)request;
+	Peerway__Auth__LookupResponse answer =
+		PEERWAY__AUTH__LOOKUP_RESPONSE__INIT;
+	struct fixture *f = arg;
+
+	f->handled++;
+	f->caller = *caller;
+	if (strcmp(ask->agent_id, "silence") == 0) {
+		f->open = call;
+		return;
+	}
+	if (strcmp(ask->agent_id, "nobody") == 0) {
+		rpc_fail(call, GRPC_STATUS_NOT_FOUND, "no %s", ask->agent_id);
+		return;
+	}
+	answer.revision = 42;
+	rpc_reply(call, &answer.base);
+}
+
+static void handle_watch(struct rpc_server_call *call, void *arg,
+	const struct host_identity *caller, const ProtobufCMessage *request)
+{
+	struct fixture *f = arg;
+
+	f->handled++;
+	f->open = call;
+	rpc_on_drain(call, 1000, on_server_drain, f);
+}
+
+static const struct rpc_method methods[] = {
+	{LOOKUP, &peerway__auth__lookup_request__descriptor, IDENTITY_PROXY,
+		handle_lookup},
+	{WATCH, &peerway__auth__watch_request__descriptor, IDENTITY_PROXY,
+		handle_watch},
+	{JOIN, &peerway__auth__lookup_request__descriptor, 0, handle_lookup},
+	{NULL, NULL, 0, NULL},
+};
+
+static void push(struct fixture *f, uint64_t revision, size_t filler)
+{
+	Peerway__Auth__WatchResponse message =
+		PEERWAY__AUTH__WATCH_RESPONSE__INIT;
+	char *text = xcalloc(1, filler + 1);
+
+	memset(text, 'x', filler);
+	message.store_id = text;
+	message.revision = revision;
+	assert_true(rpc_push(f->open, &message.base) >= 0);
+	free(text);
+}
+
+/* ---- the client ---- */
+
+static void on_refused(void *arg, const char *why)
+{
+	struct fixture *f = arg;
+
+	snprintf(f->refused, sizeof(f->refused), "%s", why);
+}
+
+static void on_end(void *arg, int status, const char *message)
+{
+	struct fixture *f = arg;
+
+	assert_int_equal(f->status, -1);
+	f->status = status;
+	snprintf(f->message, sizeof(f->message), "%s", message);
+}
+
+static void on_answer(void *arg, int status, const char *message,
+	const ProtobufCMessage *response)
+{
+	const Peerway__Auth__LookupResponse *answer = (const void *)response;
+	struct fixture *f = arg;
+
+	on_end(arg, status, message);
+	assert_int_equal(status == 0, response != NULL);
+	if (answer)
+		f->revision = answer->revision;
+}
+
+static void on_watched(void *arg, const ProtobufCMessage *message)
+{
+	const Peerway__Auth__WatchResponse *response = (const void *)message;
+	struct fixture *f = arg;
+
+	assert_int_equal(response->revision, f->revision + 1);
+	f->revision = response->revision;
+	f->received++;
+}
+
+/* Turns until *flag, at most 10 s. */
+#define UNTIL(f, condition)                                     \
+	do {                                                    \
+		int64_t end = loop_now((f)->loop) + 10000;      \
+		while (!(condition)) {                          \
+			assert_true(loop_now((f)->loop) < end); \
+			turn(f);                                \
+		}                                               \
+	} while (0)
+
+static void nothing(void *arg)
+{
+}
+
+static void turn(struct fixture *f)
+{
+	struct timer *timer = timer_new(f->loop, nothing, NULL);
+
+	timer_set(timer, 20);
+	loop_turn(f->loop, true);
+	timer_free(timer);
+}
+
+/* Connects as role of ca, expecting a server of the role and uuid. */
+static void dial(struct fixture *f, struct ca *ca, const char *role,
+	unsigned expect, const char *expect_uuid)
+{
+	char name[IDENTITY_SERVER_NAME_MAX];
+	char address[40];
+
+	rpc_channel_free(f->channel);
+	rpc_identity_free(f->holder);
+	f->holder = holder_make(ca, role, UUID);
+	identity_server_name(CLUSTER, name);
+	snprintf(address, sizeof(address), "127.0.0.1:%d",
+		rpc_server_port(f->server));
+	f->channel = rpc_channel_new(f->cq, address, name,
+		rpc_channel_creds(f->holder, CLUSTER, expect, expect_uuid,
+			on_refused, f));
+}
+
+static int ask(struct fixture *f, const char *method, const char *agent_id)
+{
+	Peerway__Auth__LookupRequest request =
+		PEERWAY__AUTH__LOOKUP_REQUEST__INIT;
+
+	request.agent_id = (char *)agent_id;
+	f->status = -1;
+	rpc_unary(f->channel, method, &request.base,
+		&peerway__auth__lookup_response__descriptor, 8000, on_answer,
+		f);
+	UNTIL(f, f->status >= 0);
+	return f->status;
+}
+
+static struct rpc_client_call *watch(struct fixture *f)
+{
+	Peerway__Auth__WatchRequest request =
+		PEERWAY__AUTH__WATCH_REQUEST__INIT;
+	struct rpc_client_call *call;
+
+	f->status = -1;
+	call = rpc_stream(f->channel, WATCH, &request.base,
+		&peerway__auth__watch_response__descriptor, on_watched, on_end,
+		f);
+	UNTIL(f, f->open);
+	return call;
+}
+
+static void on_stopped(void *arg)
+{
+	struct fixture *f = arg;
+
+	f->stopped = true;
+}
+
+static int setup(void **state)
+{
+	struct fixture *f = xcalloc(1, sizeof(*f));
+	char *error = NULL;
+
+	f->loop = loop_new();
+	rpc_require_tls13();
+	f->cq = rpc_cq_new(f->loop, 1);
+	f->ca = ca_make();
+	f->stranger = ca_make();
+	f->server_holder = holder_make(&f->ca, "Auth", UUID);
+	f->server = rpc_server_new(f->cq, "127.0.0.1:0",
+		rpc_server_creds(f->server_holder, false), CLUSTER, methods, f,
+		&error);
+	assert_non_null(f->server);
+	dial(f, &f->ca, "Proxy", IDENTITY_AUTH, NULL);
+	*state = f;
+	return 0;
+}
+
+static void stop(struct fixture *f)
+{
+	if (!f->stopped)
+		rpc_server_stop(f->server, 0, on_stopped, f);
+	UNTIL(f, f->stopped);
+}
+
+static int teardown(void **state)
+{
+	struct fixture *f = *state;
+
+	rpc_channel_free(f->channel);
+	stop(f);
+	rpc_cq_free(f->cq);
+	rpc_identity_free(f->holder);
+	rpc_identity_free(f->server_holder);
+	ca_free(&f->ca);
+	ca_free(&f->stranger);
+	loop_free(f->loop);
+	free(f);
+	return 0;
+}
+
+/* ---- tests ---- */
+
+static void a_call_is_answered_and_its_caller_known(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_OK);
+	assert_int_equal(f->revision, 42);
+	assert_int_equal(f->caller.roles, IDENTITY_PROXY);
+	assert_string_equal(f->caller.uuid, UUID);
+}
+
+static void a_refusal_carries_status_and_text(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(ask(f, LOOKUP, "nobody"), GRPC_STATUS_NOT_FOUND);
+	assert_string_equal(f->message, "no nobody");
+}
+
+static void another_role_is_refused_before_the_handler(void **state)
+{
+	struct fixture *f = *state;
+
+	dial(f, &f->ca, "Node", IDENTITY_AUTH, NULL);
+	assert_int_equal(
+		ask(f, LOOKUP, "agent"), GRPC_STATUS_PERMISSION_DENIED);
+	assert_int_equal(f->handled, 0);
+	/* the connection serves what the role may call */
+	assert_int_equal(ask(f, JOIN, "agent"), GRPC_STATUS_OK);
+}
+
+static void a_certificate_of_another_ca_gets_no_connection(void **state)
+{
+	struct fixture *f = *state;
+
+	dial(f, &f->stranger, "Proxy", IDENTITY_AUTH, NULL);
+	assert_int_equal(ask(f, JOIN, "agent"), GRPC_STATUS_UNAVAILABLE);
+	assert_int_equal(f->handled, 0);
+}
+
+static void an_unknown_method_is_unimplemented(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_int_equal(ask(f, "/peerway.auth.AuthService/Guess", "x"),
+		GRPC_STATUS_UNIMPLEMENTED);
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_OK);
+}
+
+static void a_server_of_another_role_or_name_is_refused(void **state)
+{
+	struct fixture *f = *state;
+
+	dial(f, &f->ca, "Proxy", IDENTITY_PROXY, NULL);
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_UNAVAILABLE);
+	assert_string_equal(f->refused, "proxy system role required");
+	dial(f, &f->ca, "Proxy", IDENTITY_AUTH,
+		"00000000-9abc-4def-8123-456789abcdef");
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_UNAVAILABLE);
+	assert_string_equal(f->refused, "connected to unexpected proxy");
+	dial(f, &f->ca, "Proxy", IDENTITY_AUTH, UUID);
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_OK);
+}
+
+static void a_new_identity_serves_new_connections(void **state)
+{
+	struct fixture *f = *state;
+	struct tls_identity *next = identity_make(
+		&f->ca, "Auth", "22222222-9abc-4def-8123-456789abcdef");
+
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_OK);
+	rpc_identity_replace(f->server_holder, next);
+	tls_identity_unref(next);
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_OK);
+	dial(f, &f->ca, "Proxy", IDENTITY_AUTH,
+		"22222222-9abc-4def-8123-456789abcdef");
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_OK);
+}
+
+static void a_stream_arrives_in_order_and_ends(void **state)
+{
+	struct fixture *f = *state;
+
+	watch(f);
+	for (uint64_t i = 1; i <= 100; i++)
+		push(f, i, 10000);
+	UNTIL(f, f->drained);
+	push(f, 101, 10000);
+	rpc_fail(f->open, GRPC_STATUS_OK, "%s", "");
+	UNTIL(f, f->status >= 0);
+	assert_int_equal(f->status, GRPC_STATUS_OK);
+	assert_int_equal(f->received, 101);
+	assert_false(f->gone);
+}
+
+static void a_cancelled_stream_tells_the_server(void **state)
+{
+	struct fixture *f = *state;
+	struct rpc_client_call *call = watch(f);
+
+	push(f, 1, 10);
+	UNTIL(f, f->received == 1);
+	rpc_client_cancel(call);
+	UNTIL(f, f->status >= 0 && f->gone);
+	assert_int_equal(f->status, GRPC_STATUS_CANCELLED);
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_OK);
+}
+
+static void a_freed_channel_ends_its_calls_at_once(void **state)
+{
+	struct fixture *f = *state;
+
+	watch(f);
+	rpc_channel_free(f->channel);
+	f->channel = NULL;
+	assert_int_equal(f->status, GRPC_STATUS_CANCELLED);
+	UNTIL(f, f->gone);
+}
+
+static void a_late_answer_to_a_caller_who_left_is_harmless(void **state)
+{
+	struct fixture *f = *state;
+	Peerway__Auth__LookupRequest request =
+		PEERWAY__AUTH__LOOKUP_REQUEST__INIT;
+	Peerway__Auth__LookupResponse answer =
+		PEERWAY__AUTH__LOOKUP_RESPONSE__INIT;
+
+	request.agent_id = (char *)"silence";
+	f->status = -1;
+	rpc_unary(f->channel, LOOKUP, &request.base,
+		&peerway__auth__lookup_response__descriptor, 300, on_answer, f);
+	UNTIL(f, f->status >= 0);
+	assert_int_equal(f->status, GRPC_STATUS_DEADLINE_EXCEEDED);
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_OK);
+	rpc_reply(f->open, &answer.base);
+}
+
+static void a_stopped_server_ends_its_streams(void **state)
+{
+	struct fixture *f = *state;
+
+	watch(f);
+	stop(f);
+	UNTIL(f, f->status >= 0);
+	assert_int_equal(f->status, GRPC_STATUS_UNAVAILABLE);
+	assert_true(f->gone);
+}
+
+static void a_port_in_use_is_an_error(void **state)
+{
+	struct fixture *f = *state;
+	char address[40];
+	char *error = NULL;
+
+	snprintf(address, sizeof(address), "127.0.0.1:%d",
+		rpc_server_port(f->server));
+	assert_null(rpc_server_new(f->cq, address,
+		rpc_server_creds(f->server_holder, false), CLUSTER, methods, f,
+		&error));
+	assert_non_null(strstr(error, address));
+	free(error);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(a_call_is_answered_and_its_caller_known),
+		TEST(a_refusal_carries_status_and_text),
+		TEST(another_role_is_refused_before_the_handler),
+		TEST(a_certificate_of_another_ca_gets_no_connection),
+		TEST(an_unknown_method_is_unimplemented),
+		TEST(a_server_of_another_role_or_name_is_refused),
+		TEST(a_new_identity_serves_new_connections),
+		TEST(a_stream_arrives_in_order_and_ends),
+		TEST(a_cancelled_stream_tells_the_server),
+		TEST(a_freed_channel_ends_its_calls_at_once),
+		TEST(a_late_answer_to_a_caller_who_left_is_harmless),
+		TEST(a_stopped_server_ends_its_streams),
+		TEST(a_port_in_use_is_an_error),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
