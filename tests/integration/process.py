@@ -7,7 +7,6 @@ for luck: wait_for() looks again until its deadline and names what it missed.
 """
 
 import os
-import pwd
 import re
 import signal
 import subprocess
@@ -65,13 +64,12 @@ def descriptor_table(pid):
 
 
 def _run_as(user):
-    account = pwd.getpwnam(user)
-    groups = os.getgrouplist(user, account.pw_gid)
+    """user is (uid, gid); no account need exist."""
 
     def change():
-        os.setgroups(groups)
-        os.setgid(account.pw_gid)
-        os.setuid(account.pw_uid)
+        os.setgroups([])
+        os.setgid(user[1])
+        os.setuid(user[0])
         os.umask(0o027)
 
     return change

@@ -6,6 +6,7 @@ of 127.0.0.1 until close()."""
 import hashlib
 import json
 import os
+import pwd
 import re
 import shutil
 import socket
@@ -114,6 +115,7 @@ class Postgres(Service):
         super().__init__()
         tools = max(Path("/usr/lib/postgresql").glob("*/bin"),
                     key=lambda path: int(path.parent.name))
+        account = pwd.getpwnam("postgres")
         shutil.chown(self.dir, "postgres")
         data = self.dir / "data"
         run("runuser", "-u", "postgres", "--", tools / "initdb", "-D", data,
@@ -121,7 +123,7 @@ class Postgres(Service):
         self.launch(
             "postgres", tools / "postgres", "-D", data, "-p", self.port,
             "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off",
-            "-c", f"unix_socket_directories={self.dir}", user="postgres",
+            "-c", f"unix_socket_directories={self.dir}", user=(account.pw_uid, account.pw_gid),
         )
         wait_for(
             lambda: self.query(self.port, "select 1", check=False) == "1",
@@ -347,3 +349,36 @@ def session_lines(proxy, pattern=r""):
     return [
         dict(re.findall(r"(\w+)=(\S+)", match[0])) for match in found
     ]
+
+
+class Banner:
+    """A service that tells its name and then what it gets."""
+
+    def __init__(self, name):
+        self._name = name.encode()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.port = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            threading.Thread(
+                target=self._serve, args=(client,), daemon=True
+            ).start()
+
+    def _serve(self, client):
+        with client:
+            try:
+                client.sendall(self._name)
+                while data := client.recv(65536):
+                    client.sendall(data)
+            except OSError:
+                pass
+
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()

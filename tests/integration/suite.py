@@ -174,18 +174,23 @@ class Host:
         self.data_dir = self.dir / "data"
         for path in (self.dir, self.run_dir, self.data_dir):
             path.mkdir(mode=0o755)
+        for path in (self.run_dir, self.data_dir) if self.users else ():
+            # As deploy does it: the group's, and so is all that is made there.
+            shutil.chown(path, group=next(iter(self.users.values()))[1])
+            path.chmod(0o2770)
         self.config_path = self.dir / "peerway.yaml"
         self.diag = {
             daemon: f"{address}:{Network.free_port(address)}"
             for daemon in self.daemon_names
         }
-        self.config = {
+        self.common = {
             "cluster_name": CLUSTER_NAME,
             "data_dir": str(self.data_dir),
             "run_dir": str(self.run_dir),
             "log": {"level": os.environ.get("PEERWAY_TEST_LOG", "info")},
             "diag": dict(self.diag),
         }
+        self.config = {"peerway": self.common}
 
     def make_daemons(self):
         self.daemons = [Daemon(self, name) for name in self.daemon_names]
@@ -194,7 +199,7 @@ class Host:
 
     def write_config(self, extra=None):
         merge(self.config, extra)
-        self.config_path.write_text(yaml_text({"peerway": self.config}))
+        self.config_path.write_text(yaml_text(self.config))
 
     def port(self):
         return f"{self.address}:{Network.free_port(self.address)}"
@@ -227,9 +232,12 @@ class Host:
         path = self.dir / "token"
         path.touch(0o600)
         path.write_text(token + "\n")
-        for user in self.users.values():
-            shutil.chown(path, user=user)
-        return {"join": {"token_file": str(path), "ca_pin": pin}}
+        if self.users:
+            reader = self.users.get("routed" if "routed" in self.daemon_names
+                                    else self.daemon_names[0])
+            os.chown(path, *reader)
+        join = {"token_file": str(path), "ca_pin": pin}
+        return {"peerway": {"join": join}}
 
     @property
     def uuid(self):
@@ -266,7 +274,7 @@ class ProxyHost(Host):
         self.listen_addr = self.port()
         self.tunnel_addr = self.port()
         self.peer_addr = self.port()
-        self.config["auth_servers"] = [cluster.auth.listen_addr]
+        self.common["auth_servers"] = [cluster.auth.listen_addr]
         self.config["proxy_service"] = {
             "enabled": True,
             "listen_addr": self.listen_addr,
@@ -520,6 +528,16 @@ class Cluster:
                 out / "cert.pem", out / "key.pem", out / "host_ca.pem"
             )
         return self._identities[user]
+
+    def connect_argv(self, addr, target, user="alice"):
+        """peerctl connect to target through the proxy at addr."""
+        directory = self.identity(user).cert.parent
+        return [str(binary("peerctl")), "connect", "--proxy", addr,
+                "--identity", str(directory), target]
+
+    def proxy_command(self, proxy):
+        """The same as OpenSSH's ProxyCommand."""
+        return " ".join(self.connect_argv(proxy.listen_addr, "%h:%p"))
 
     # The end
 

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Routing does not depend on which worker has what: with two workers on each
+of two hosts, every pair (client's worker, tunnel's worker) is seen to work, and
+again within 5 s of the death of a worker."""
+
+import itertools
+import os
+import signal
+import time
+
+import services
+import suite
+from process import wait_for
+
+AGENTS = [f"db-{number}" for number in range(8)]
+
+
+def tunnels(cluster):
+    """(proxy id, worker) -> agents there, of all workers that exist."""
+    found = {}
+    for proxy in cluster.proxies:
+        for worker in proxy.worker_pids():
+            found[proxy.uuid, worker] = []
+        for worker, names in proxy.tunnels().items():
+            found[proxy.uuid, worker] = names
+    return found
+
+
+def all_held(cluster):
+    found = tunnels(cluster)
+    names = sorted(itertools.chain(*found.values()))
+    return found if names == AGENTS else None
+
+
+def spread(cluster):
+    """Restarts agents of the fullest worker until no worker is empty: which
+    one the kernel picks for a new connection cannot be chosen."""
+    for _ in range(60):
+        found = wait_for(
+            lambda: all_held(cluster), suite.START_TIMEOUT, "8 tunnels"
+        )
+        if all(found.values()):
+            return found
+        name = max(found.values(), key=len)[0]
+        agent = cluster.agents[AGENTS.index(name)]
+        agent.agent.restart()
+    raise AssertionError(f"a worker stays empty: {found}")
+
+
+def right_route(proxy, connection):
+    if connection.proxy != proxy.uuid:
+        return "peer"
+    if connection.tunnel_worker == str(connection.worker):
+        return "local"
+    return "sibling"
+
+
+def count_pairs(cluster, deadline):
+    """Dials every agent through every proxy until each pair was counted."""
+    seen = {}
+    while time.monotonic() < deadline:
+        held = all_held(cluster)
+        if not held:
+            continue
+        holders = {at for at, names in held.items() if names}
+        wanted = set(itertools.product(held, holders))
+        for proxy, name in itertools.product(cluster.proxies, AGENTS):
+            try:
+                connection = proxy.dial(f"name.{name}", timeout=5)
+            except Exception:  # a route that is not yet right again
+                if time.monotonic() > deadline:
+                    raise
+                continue
+            with connection:
+                assert connection.recv_exactly(len(name)) == name.encode()
+                assert connection.route == right_route(proxy, connection)
+                pair = (
+                    (proxy.uuid, connection.worker),
+                    (connection.proxy, int(connection.tunnel_worker)),
+                )
+                seen[pair] = seen.get(pair, 0) + 1
+        if wanted <= seen.keys():
+            return seen
+    raise AssertionError(f"pairs not seen in time: {wanted - seen.keys()}")
+
+
+def test_every_pair_of_workers(make_cluster):
+    cluster = make_cluster(proxies=2, workers=2)
+    for name in AGENTS:
+        banner = cluster.add_service(services.Banner(name))
+        cluster.add_agent(
+            name,
+            services=[{"name": "name", "type": "app",
+                       "addr": f"127.0.0.1:{banner.port}"}],
+        )
+    cluster.start()
+    spread(cluster)
+    pairs = count_pairs(cluster, time.monotonic() + 20 * suite.SLOW)
+    assert len(pairs) == 16
+
+    victim = cluster.proxies[0]
+    pids = victim.worker_pids()
+    os.kill(pids[1], signal.SIGKILL)
+    count_pairs(cluster, time.monotonic() + suite.ROUTES_TIMEOUT)
+    assert victim.worker_pids()[0] == pids[0]
+    assert victim.worker_pids()[1] != pids[1]
+
+    spread(cluster)
+    pairs = count_pairs(cluster, time.monotonic() + 20 * suite.SLOW)
+    assert len(pairs) == 16
