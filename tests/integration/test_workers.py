@@ -47,6 +47,15 @@ def spread(cluster):
     raise AssertionError(f"a worker stays empty: {found}")
 
 
+def tunnel_at(connection, name, held):
+    """(proxy id, worker) of the tunnel that was used. A peer of another make
+    does not say which worker it was: then the list of tunnels does."""
+    worker = connection.tunnel_worker
+    if worker != "-":
+        return connection.proxy, int(worker)
+    return next(at for at, names in held.items() if name in names)
+
+
 def right_route(proxy, connection):
     if connection.proxy != proxy.uuid:
         return "peer"
@@ -76,7 +85,7 @@ def count_pairs(cluster, deadline):
                 assert connection.route == right_route(proxy, connection)
                 pair = (
                     (proxy.uuid, connection.worker),
-                    (connection.proxy, int(connection.tunnel_worker)),
+                    tunnel_at(connection, name, held),
                 )
                 seen[pair] = seen.get(pair, 0) + 1
         if wanted <= seen.keys():
