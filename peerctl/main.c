@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* peerctl(1): the one command line of Peerway. Wiring only. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "peerctl/command.h"
+
+const char *argp_program_version = "peerctl " PEERWAY_VERSION;
+
+static const struct command commands[] = {
+	{"status", "the mesh as this host sees it", status_command},
+	{"ls", "agents online and their services", ls_command},
+	{"routes", "which proxies hold an agent's tunnels", routes_command},
+	{"connect", "connect stdin and stdout to a target", connect_command},
+	{"token", "join tokens: add, ls, rm", token_command},
+	{"identity", "user certificates: issue", identity_command},
+	{NULL, NULL, NULL},
+};
+
+int main(int argc, char **argv)
+{
+	struct options options = {0};
+	char name[] = "peerctl";
+	int ret;
+
+	argp_err_exit_status = EXIT_USAGE;
+	signal(SIGPIPE, SIG_IGN);
+	argv[0] = name;
+	ret = command_run(commands,
+		"Status, administration and client of Peerway.", &options, argc,
+		argv);
+	options_free(&options);
+	if (fflush(stdout) == EOF || ferror(stdout))
+		ret = command_fail("cannot write the output");
+	return ret;
+}
