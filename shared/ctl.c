@@ -46,7 +46,7 @@ void ctl_link_gone(struct ipc_link *link)
 
 	if (!served.ready)
 		return;
-	TAILQ_FOREACH(call, &served.calls, entry) {
+	TAILQ_FOREACH (call, &served.calls, entry) {
 		if (call->link == link)
 			call->link = NULL;
 	}
@@ -132,8 +132,8 @@ static int64_t now_ms(void)
 	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
 }
 
-static int send_blocking(int fd, enum ipc_type type,
-	const ProtobufCMessage *payload)
+static int send_blocking(
+	int fd, enum ipc_type type, const ProtobufCMessage *payload)
 {
 	static uint8_t buf[IPC_MESSAGE_MAX];
 	int len = ipc_pack(type, payload, buf);
@@ -180,8 +180,8 @@ static const char *ask(int fd, const char *verb, const char *args)
 }
 
 /* Gathers the answer's parts; its text (gives) or NULL and *why_out. */
-static char *gather(int fd, int64_t deadline, bool *ok_out,
-	const char **why_out)
+static char *gather(
+	int fd, int64_t deadline, bool *ok_out, const char **why_out)
 {
 	size_t len = 0;
 	char *text = NULL;

@@ -15,7 +15,8 @@ struct ctl_call;
 
 struct ctl_verb {
 	const char *name;
-	/* Answers with ctl_reply() or ctl_fail(), now or later. Borrows args. */
+	/* Answers with ctl_reply() or ctl_fail(), now or later. Borrows args.
+	 */
 	void (*handle)(struct ctl_call *call, void *arg, json_t *args);
 };
 

@@ -63,11 +63,13 @@ static void start_log(const struct conf *conf, const char *name, int worker)
 }
 
 struct conf *daemon_start(int argc, char **argv, const char *name,
-	const char *summary, bool has_workers, struct daemon_options *options_out)
+	const char *summary, bool has_workers,
+	struct daemon_options *options_out)
 {
-	struct argp argp = {options, on_option, NULL, summary, NULL, NULL, NULL};
-	struct daemon_options opts = {.config_path = DEFAULT_CONFIG,
-		.worker = -1};
+	struct argp argp = {
+		options, on_option, NULL, summary, NULL, NULL, NULL};
+	struct daemon_options opts = {
+		.config_path = DEFAULT_CONFIG, .worker = -1};
 	struct conf *conf;
 	char *error;
 

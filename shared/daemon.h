@@ -12,9 +12,10 @@
 #include "shared/loop.h"
 
 struct daemon_options {
-	const char *config_path; /* -c FILE, default /etc/peerway/peerway.yaml */
-	bool check_only;         /* --check-config */
-	int worker;              /* --worker N, proxy's own use; -1: none */
+	const char
+		*config_path; /* -c FILE, default /etc/peerway/peerway.yaml */
+	bool check_only;      /* --check-config */
+	int worker;	      /* --worker N, proxy's own use; -1: none */
 };
 
 /*
@@ -24,7 +25,8 @@ struct daemon_options {
  * wrong usage. Gives conf.
  */
 struct conf *daemon_start(int argc, char **argv, const char *name,
-	const char *summary, bool has_workers, struct daemon_options *options_out);
+	const char *summary, bool has_workers,
+	struct daemon_options *options_out);
 
 /* Raises the descriptor limit to the hard one; returns it. */
 long daemon_raise_fd_limit(void);

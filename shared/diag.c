@@ -57,8 +57,9 @@ static void on_metrics(struct evhttp_request *request, void *arg)
 {
 	struct diag *diag = arg;
 	char *text = diag->metrics ? metrics_text(diag->metrics) : xstrdup("");
-	char *more = diag->ops->more_metrics ? diag->ops->more_metrics(diag->arg)
-					     : NULL;
+	char *more = diag->ops->more_metrics
+			     ? diag->ops->more_metrics(diag->arg)
+			     : NULL;
 	char *all = xasprintf("%s%s", text, more ? more : "");
 
 	send_text(request, HTTP_OK, "text/plain; version=0.0.4", all);
@@ -83,7 +84,8 @@ struct diag *diag_new(struct loop *loop, const char *addr,
 	errno = 0;
 	if (!*addr)
 		return NULL;
-	fd = sock_parse(addr, 0, &sa) < 0 ? -EINVAL : sock_listen(&sa, false, 64);
+	fd = sock_parse(addr, 0, &sa) < 0 ? -EINVAL
+					  : sock_listen(&sa, false, 64);
 	if (fd < 0) {
 		errno = -fd;
 		return NULL;
@@ -102,7 +104,8 @@ struct diag *diag_new(struct loop *loop, const char *addr,
 	evhttp_set_timeout(diag->http, REQUEST_TIMEOUT_S);
 	evhttp_set_max_headers_size(diag->http, REQUEST_MAX);
 	evhttp_set_max_body_size(diag->http, REQUEST_MAX);
-	evhttp_set_allowed_methods(diag->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
+	evhttp_set_allowed_methods(
+		diag->http, EVHTTP_REQ_GET | EVHTTP_REQ_HEAD);
 	evhttp_set_cb(diag->http, "/healthz", on_healthz, diag);
 	evhttp_set_cb(diag->http, "/readyz", on_readyz, diag);
 	evhttp_set_cb(diag->http, "/metrics", on_metrics, diag);

@@ -14,10 +14,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ROW(type, message, fd)                                                 \
-	{                                                                      \
-		IPC_##type, #type, &peerway__ipc__##message##__descriptor,     \
-			IPC_FD_##fd                                            \
+#define ROW(type, message, fd)                                             \
+	{                                                                  \
+		IPC_##type, #type, &peerway__ipc__##message##__descriptor, \
+			IPC_FD_##fd                                        \
 	}
 
 static const struct ipc_row table[] = {
@@ -92,8 +92,8 @@ int ipc_pack(enum ipc_type type, const ProtobufCMessage *payload, uint8_t *buf)
 	return len + IPC_HEADER_SIZE;
 }
 
-enum ipc_result ipc_unpack(const uint8_t *buf, size_t len,
-	struct ipc_msg *msg_out)
+enum ipc_result ipc_unpack(
+	const uint8_t *buf, size_t len, struct ipc_msg *msg_out)
 {
 	const struct ipc_row *row;
 	ProtobufCMessage *payload;
@@ -142,8 +142,8 @@ static int adopt_fds(struct msghdr *mh, int *fd_out)
 }
 
 /* What is wrong with the descriptors of a message that parsed. */
-static enum ipc_result check_fds(const struct ipc_msg *msg, int count,
-	bool truncated)
+static enum ipc_result check_fds(
+	const struct ipc_msg *msg, int count, bool truncated)
 {
 	if (truncated)
 		/* none arrived: our table is full; else they sent too many */
@@ -158,7 +158,8 @@ enum ipc_result ipc_receive(int socket, struct ipc_msg *msg_out)
 	static uint8_t buf[IPC_MESSAGE_MAX + 1];
 	union control control;
 	struct iovec iov = {buf, sizeof(buf)};
-	struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1,
+	struct msghdr mh = {.msg_iov = &iov,
+		.msg_iovlen = 1,
 		.msg_control = control.bytes,
 		.msg_controllen = sizeof(control.bytes)};
 	struct ipc_msg msg = {.fd = -1};

@@ -29,19 +29,19 @@ const struct ipc_row *ipc_row(unsigned type);
 struct ipc_msg {
 	const struct ipc_row *row;
 	ProtobufCMessage *payload; /* cast by row->type */
-	int fd;                    /* -1: none, or taken */
+	int fd;			   /* -1: none, or taken */
 };
 
 /* Outcomes of reading; all but OK, AGAIN and NO_FDS end the link. */
 enum ipc_result {
 	IPC_OK,
-	IPC_AGAIN,     /* nothing to read, or no room to write */
+	IPC_AGAIN, /* nothing to read, or no room to write */
 	IPC_EOF,
 	IPC_ERROR,     /* errno says */
 	IPC_MALFORMED, /* short, long, bad magic, unknown type, bad payload */
 	IPC_BAD_FDS,   /* none where one belongs, some where none does, many */
 	IPC_NO_FDS,    /* our own shortage: this message is lost, the sender's
-	                  deadline tells whoever waits for its answer */
+			  deadline tells whoever waits for its answer */
 };
 const char *ipc_result_text(enum ipc_result result);
 
@@ -55,7 +55,8 @@ int ipc_take_fd(struct ipc_msg *msg);
 /* Packs into buf of IPC_MESSAGE_MAX bytes; the length, or -EMSGSIZE. */
 int ipc_pack(enum ipc_type type, const ProtobufCMessage *payload, uint8_t *buf);
 /* The reverse of ipc_pack, without descriptors; pure, for tests and fuzzing. */
-enum ipc_result ipc_unpack(const uint8_t *buf, size_t len,
-	struct ipc_msg *msg_out);
+enum ipc_result ipc_unpack(
+	const uint8_t *buf, size_t len, struct ipc_msg *msg_out);
 /* Sends one packed message; borrows fd (-1: none). */
-enum ipc_result ipc_transmit(int socket, const uint8_t *buf, size_t len, int fd);
+enum ipc_result ipc_transmit(
+	int socket, const uint8_t *buf, size_t len, int fd);

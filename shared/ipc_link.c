@@ -45,7 +45,7 @@ struct ipc_link {
 	TAILQ_ENTRY(ipc_link) entry; /* in server->links */
 	struct loop *loop;
 	struct ipc_server *server; /* NULL: connecting or adopted */
-	char *path;                /* NULL: does not reconnect */
+	char *path;		   /* NULL: does not reconnect */
 	struct ipc_self self;
 	const struct ipc_link_ops *ops;
 	void *arg;
@@ -174,8 +174,9 @@ static void retry_later(struct ipc_link *link)
 
 static void run_drop(struct loop_task *task)
 {
-	struct ipc_link *link = (struct ipc_link *)((char *)task -
-		offsetof(struct ipc_link, drop_task));
+	struct ipc_link *link =
+		(struct ipc_link *)((char *)task -
+				    offsetof(struct ipc_link, drop_task));
 	bool was_up = link->state == LINK_UP;
 	char *reason = link->drop_reason;
 
@@ -201,8 +202,8 @@ static void run_drop(struct loop_task *task)
 static int add_event(struct ipc_link *link, short what, event_callback_fn fn,
 	struct event **event_out)
 {
-	*event_out = event_new(loop_base(link->loop), link->fd,
-		what | EV_PERSIST, fn, link);
+	*event_out = event_new(
+		loop_base(link->loop), link->fd, what | EV_PERSIST, fn, link);
 	return *event_out ? 0 : -ENOMEM;
 }
 
@@ -317,7 +318,8 @@ static void on_readable(evutil_socket_t fd, short what, void *arg)
 	/* state and drop_reason change when a handler frees or drops us; the
 	 * memory itself lives until the end of the turn */
 	for (int n = 0; n < READS_PER_TURN && link->state != LINK_DOWN &&
-		!link->drop_reason; n++) {
+			!link->drop_reason;
+		n++) {
 		struct ipc_msg msg;
 		enum ipc_result result = ipc_receive(link->fd, &msg);
 
@@ -342,8 +344,8 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 	struct queued *item;
 
 	while ((item = STAILQ_FIRST(&link->queue))) {
-		enum ipc_result result = ipc_transmit(link->fd, item->bytes,
-			item->len, item->fd);
+		enum ipc_result result = ipc_transmit(
+			link->fd, item->bytes, item->len, item->fd);
 
 		if (result == IPC_AGAIN)
 			return;
@@ -361,8 +363,8 @@ static void on_writable(evutil_socket_t fd, short what, void *arg)
 }
 
 /* Takes fd. */
-static int enqueue(struct ipc_link *link, const uint8_t *bytes, size_t len,
-	int fd)
+static int enqueue(
+	struct ipc_link *link, const uint8_t *bytes, size_t len, int fd)
 {
 	struct queued *item;
 

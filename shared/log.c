@@ -43,7 +43,8 @@ bool log_enabled(enum log_level level)
 
 int log_level_parse(const char *text, enum log_level *level_out)
 {
-	for (size_t i = 0; i < sizeof(level_names) / sizeof(*level_names); i++) {
+	for (size_t i = 0; i < sizeof(level_names) / sizeof(*level_names);
+		i++) {
 		if (strcmp(text, level_names[i]) == 0) {
 			*level_out = i;
 			return 0;

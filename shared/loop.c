@@ -122,8 +122,8 @@ struct loop *loop_new(void)
 
 	signal(SIGPIPE, SIG_IGN);
 	/* One clock reading a turn is precise enough for milliseconds. */
-	if (!config || event_config_set_flag(config,
-			       EVENT_BASE_FLAG_NO_CACHE_TIME) < 0)
+	if (!config || event_config_set_flag(
+			       config, EVENT_BASE_FLAG_NO_CACHE_TIME) < 0)
 		fatal("cannot configure the event loop");
 	loop->base = event_base_new_with_config(config);
 	event_config_free(config);
@@ -239,7 +239,7 @@ void loop_cancel(struct loop *loop, struct loop_task *task)
 	if (!task->queued)
 		return;
 	task->queued = false;
-	TAILQ_FOREACH(other, &loop->running, entry) {
+	TAILQ_FOREACH (other, &loop->running, entry) {
 		if (other == task) {
 			TAILQ_REMOVE(&loop->running, task, entry);
 			return;

@@ -33,8 +33,8 @@ void metrics_deinit(struct metrics *metrics)
 	metrics->values = NULL;
 }
 
-static _Atomic int64_t *value_at(const struct metrics *metrics, size_t slot,
-	size_t index)
+static _Atomic int64_t *value_at(
+	const struct metrics *metrics, size_t slot, size_t index)
 {
 	return &metrics->values[slot * metrics->count + index];
 }
@@ -56,8 +56,8 @@ int64_t metric_get(const struct metrics *metrics, size_t index)
 	int64_t sum = 0;
 
 	for (size_t slot = 0; slot < metrics->slots; slot++)
-		sum += atomic_load_explicit(value_at(metrics, slot, index),
-			memory_order_relaxed);
+		sum += atomic_load_explicit(
+			value_at(metrics, slot, index), memory_order_relaxed);
 	return sum;
 }
 

@@ -63,8 +63,8 @@ int sock_split(const char *text, uint16_t default_port, char *host_out,
 	return 0;
 }
 
-int sock_parse(const char *text, uint16_t default_port,
-	struct sock_addr *addr_out)
+int sock_parse(
+	const char *text, uint16_t default_port, struct sock_addr *addr_out)
 {
 	struct sock_addr addr = {0};
 	struct sockaddr_in *in = (void *)&addr.ss;

@@ -24,15 +24,16 @@ int sock_split(const char *text, uint16_t default_port, char *host_out,
 	size_t host_size, uint16_t *port_out);
 /* A numeric address, no name service; "*" and "" mean the wildcard. 0 or
  * -EINVAL. */
-int sock_parse(const char *text, uint16_t default_port,
-	struct sock_addr *addr_out);
+int sock_parse(
+	const char *text, uint16_t default_port, struct sock_addr *addr_out);
 void sock_format(const struct sock_addr *addr, char *text, size_t size);
 /* Peer's address of a connected socket; "unix" for a UNIX one, "?" on error. */
 void sock_peer_text(int fd, char *text, size_t size);
 
 /* TCP listener; gives a descriptor or -errno. */
 int sock_listen(const struct sock_addr *addr, bool reuseport, int backlog);
-/* Starts connecting; gives a descriptor (perhaps not yet connected) or -errno. */
+/* Starts connecting; gives a descriptor (perhaps not yet connected) or -errno.
+ */
 int sock_connect(const struct sock_addr *addr);
 /* 0 once connected, -errno that SO_ERROR holds. */
 int sock_error(int fd);

@@ -177,7 +177,8 @@ static void malformed_messages_are_refused(void **state)
 	send_raw(pair.a, buf, len, 1);
 	assert_int_equal(ipc_receive(pair.b, &msg), IPC_MALFORMED);
 	pack_dial(buf);
-	memset(buf + IPC_HEADER_SIZE, 0xff, len - IPC_HEADER_SIZE); /* payload */
+	memset(buf + IPC_HEADER_SIZE, 0xff,
+		len - IPC_HEADER_SIZE); /* payload */
 	send_raw(pair.a, buf, len, 1);
 	assert_int_equal(ipc_receive(pair.b, &msg), IPC_MALFORMED);
 	pack_dial(buf);
@@ -220,8 +221,8 @@ static void every_type_has_one_row(void **state)
 
 		assert_non_null(row);
 		assert_int_equal(row->type, types[i]);
-		assert_int_equal(row->fd == IPC_FD_ALWAYS,
-			types[i] == IPC_DIAL);
+		assert_int_equal(
+			row->fd == IPC_FD_ALWAYS, types[i] == IPC_DIAL);
 	}
 	assert_null(ipc_row(0));
 	assert_null(ipc_row(9999));

@@ -70,8 +70,8 @@ static const struct ipc_handlers handlers[] = {
 
 static const struct ipc_link_ops ops = {handlers, on_up, on_down};
 static const struct ipc_self peerd = {.peer = PEERWAY__IPC__PEER__PEER_PEERD};
-static const struct ipc_self worker = {.peer = PEERWAY__IPC__PEER__PEER_WORKER,
-	.worker = 3, .workers = 4};
+static const struct ipc_self worker = {
+	.peer = PEERWAY__IPC__PEER__PEER_WORKER, .worker = 3, .workers = 4};
 
 static void start_server(void)
 {
@@ -120,8 +120,8 @@ static void until(const int *value, int want)
 
 static struct ipc_link *connect_client(void)
 {
-	struct ipc_link *link = ipc_link_connect(t.loop, t.path, &worker, &ops,
-		&t.c);
+	struct ipc_link *link =
+		ipc_link_connect(t.loop, t.path, &worker, &ops, &t.c);
 
 	until(&t.c.ups, 1);
 	until(&t.s.ups, 1);
@@ -133,8 +133,8 @@ static void hello_says_who_is_there(void **state)
 	struct ipc_link *link = connect_client();
 
 	assert_true(ipc_link_is_up(link));
-	assert_int_equal(ipc_link_hello(link)->peer,
-		PEERWAY__IPC__PEER__PEER_PEERD);
+	assert_int_equal(
+		ipc_link_hello(link)->peer, PEERWAY__IPC__PEER__PEER_PEERD);
 	assert_int_equal(ipc_link_hello(t.s.link)->worker, 3);
 	assert_int_equal(ipc_link_hello(t.s.link)->workers, 4);
 	assert_int_equal(ipc_link_hello(t.s.link)->pid, getpid());
@@ -149,8 +149,8 @@ static void messages_wait_when_the_reader_is_slow(void **state)
 
 	for (int i = 1; i <= 3000; i++) {
 		cancel.id = i;
-		assert_int_equal(ipc_link_send(link, IPC_DIAL_CANCEL,
-					 &cancel.base, -1),
+		assert_int_equal(
+			ipc_link_send(link, IPC_DIAL_CANCEL, &cancel.base, -1),
 			0);
 	}
 	until(&t.s.messages, 3000);

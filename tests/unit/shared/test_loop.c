@@ -78,8 +78,8 @@ static void a_task_may_cancel_one_of_the_same_turn(void **state)
 {
 	struct loop *loop = loop_new();
 	struct counter c = {.task.run = count_run, .loop = loop};
-	struct canceller k = {.task.run = cancel_other, .loop = loop,
-		.victim = &c.task};
+	struct canceller k = {
+		.task.run = cancel_other, .loop = loop, .victim = &c.task};
 
 	loop_defer(loop, &k.task);
 	loop_defer(loop, &c.task);
@@ -141,8 +141,8 @@ static void all_that_other_threads_post_is_run(void **state)
 {
 	struct loop *loop = loop_new();
 	int left = 2 * POSTS;
-	struct poster model = {.task.run = on_posted, .loop = loop,
-		.left = &left};
+	struct poster model = {
+		.task.run = on_posted, .loop = loop, .left = &left};
 	pthread_t threads[2];
 
 	for (int i = 0; i < 2; i++)

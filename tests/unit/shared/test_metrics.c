@@ -21,13 +21,14 @@ static void the_text_is_prometheus(void **state)
 	metric_add(&m, 1, 1);
 	metric_set(&m, 2, 7);
 	text = metrics_text(&m);
-	assert_string_equal(text, "# HELP peerway_dials_total dials by route\n"
-				  "# TYPE peerway_dials_total counter\n"
-				  "peerway_dials_total{route=\"local\"} 2\n"
-				  "peerway_dials_total{route=\"peer\"} 1\n"
-				  "# HELP peerway_tunnels tunnels that end here\n"
-				  "# TYPE peerway_tunnels gauge\n"
-				  "peerway_tunnels 7\n");
+	assert_string_equal(text,
+		"# HELP peerway_dials_total dials by route\n"
+		"# TYPE peerway_dials_total counter\n"
+		"peerway_dials_total{route=\"local\"} 2\n"
+		"peerway_dials_total{route=\"peer\"} 1\n"
+		"# HELP peerway_tunnels tunnels that end here\n"
+		"# TYPE peerway_tunnels gauge\n"
+		"peerway_tunnels 7\n");
 	free(text);
 	metrics_deinit(&m);
 }

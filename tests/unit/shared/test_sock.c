@@ -35,9 +35,9 @@ static void addresses_are_split(void **state)
 		char host[64];
 		uint16_t port = 0;
 
-		assert_int_equal(sock_split(cases[i].text,
-					 cases[i].default_port, host,
-					 sizeof(host), &port),
+		assert_int_equal(
+			sock_split(cases[i].text, cases[i].default_port, host,
+				sizeof(host), &port),
 			cases[i].ret);
 		if (cases[i].ret < 0)
 			continue;
@@ -48,8 +48,8 @@ static void addresses_are_split(void **state)
 
 static void numeric_addresses_round_trip(void **state)
 {
-	static const char *const cases[] = {"127.0.0.1:3080", "[::1]:22",
-		"0.0.0.0:1"};
+	static const char *const cases[] = {
+		"127.0.0.1:3080", "[::1]:22", "0.0.0.0:1"};
 	struct sock_addr addr;
 	char text[SOCK_ADDR_MAX];
 
