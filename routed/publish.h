@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Which tunnel records authd should have and which it has, pure: workers'
+ * reports go in, batches for authd come out. One batch is under way at a time;
+ * what changes meanwhile, and what changes back, is in the next one or in none.
+ *
+ * An agent has one record per host, of its newest tunnel, however many of the
+ * host's workers hold one: so a tunnel that moved to another worker is an
+ * update and never a deletion.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "auth.pb-c.h"
+
+/* A transaction of authd's takes 128 operations and 1.5 MiB; some are its own
+ * (epoch, proxy record). */
+#define PUBLISH_BATCH_MAX 100
+#define PUBLISH_BATCH_BYTES (1 << 20)
+
+struct publish;
+
+/* proxy_id: what every record is given, whatever a worker said. At most
+ * tunnels_max tunnels are kept. */
+struct publish *publish_new(const char *proxy_id, size_t tunnels_max);
+void publish_free(struct publish *publish);
+
+/* ---- what a worker (its link's id) reports ---- */
+
+/* Up, or with another record than before. Borrows. 0, -ENOSPC. */
+int publish_up(struct publish *publish, uint64_t link, uint64_t tunnel_id,
+	const Peerway__Record__TunnelRecord *record);
+void publish_down(struct publish *publish, uint64_t link, uint64_t tunnel_id);
+/* A full list: between the two every tunnel of the link is reported up; those
+ * that were not are withdrawn at the end. */
+void publish_sync_begin(struct publish *publish, uint64_t link);
+void publish_sync_end(struct publish *publish, uint64_t link);
+void publish_link_gone(struct publish *publish, uint64_t link);
+
+/* ---- what authd is told ---- */
+
+struct publish_batch {
+	Peerway__Record__TunnelRecord *put[PUBLISH_BATCH_MAX];
+	char *removed[PUBLISH_BATCH_MAX];
+	size_t put_count;
+	size_t removed_count;
+};
+
+/* The next batch (its records are freed by publish_done()); false when all has
+ * been said. None may be under way. */
+bool publish_next(struct publish *publish, struct publish_batch *batch_out);
+/* The end of that batch. stored = false: it is to be said again. */
+void publish_done(struct publish *publish, struct publish_batch *batch,
+	bool stored);
+/* A new lease, under which nothing has been said yet. No batch under way. */
+void publish_reset(struct publish *publish);
+
+/* Agents whose record authd has; those about whom it has not heard the last. */
+size_t publish_published(const struct publish *publish);
+size_t publish_pending(const struct publish *publish);
