@@ -4,6 +4,7 @@ and as JSON; 0, 1 with one line why, or 2 for wrong usage."""
 
 import json
 import subprocess
+import threading
 
 import pytest
 
@@ -99,12 +100,19 @@ def test_connect_is_a_pipe(fleet, which, route):
     proxy = holder if which == "holder" else fleet.others(holder)[0]
     argv = fleet.connect_argv(proxy.listen_addr, "echo.node-1")
     data = b"some bytes\0\xff" * 100_000
-    result = subprocess.run(
-        [*argv, "-v"], input=data, capture_output=True, timeout=30,
-        check=True,
-    )
-    assert result.stdout == data
-    assert f"route={route} ".encode() in result.stderr
+    with subprocess.Popen(
+        [*argv, "-v"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as pipe:
+        # stdin stays open meanwhile: a peer route has no half-close.
+        writer = threading.Thread(target=pipe.stdin.write, args=(data,))
+        writer.start()
+        assert pipe.stdout.read(len(data)) == data
+        writer.join(10)
+        pipe.stdin.close()
+        assert pipe.stdout.read() == b""
+        assert f"route={route} ".encode() in pipe.stderr.read()
+        assert pipe.wait(10) == 0
 
 
 def run(*args):
