@@ -28,31 +28,32 @@ enum tunnel_role {
 };
 
 struct tunnel_settings {
-	uint32_t max_streams;       /* agent: MAX_CONCURRENT_STREAMS, 10000 */
+	uint32_t max_streams;	    /* agent: MAX_CONCURRENT_STREAMS, 10000 */
 	uint32_t ping_interval_ms;  /* PING when nothing came for so long */
 	uint32_t ping_count_max;    /* silent for interval * this: dead */
 	uint64_t stream_buffer_max; /* bytes held for one stalled stream */
-	uint64_t buffer_max;        /* bytes held for all streams of the hub */
+	uint64_t buffer_max;	    /* bytes held for all streams of the hub */
 };
 
 struct tunnel_hub;
-struct tunnel_hub *tunnel_hub_new(struct loop *loop,
-	const struct tunnel_settings *settings);
+struct tunnel_hub *tunnel_hub_new(
+	struct loop *loop, const struct tunnel_settings *settings);
 /* All tunnels must be gone. */
 void tunnel_hub_free(struct tunnel_hub *hub);
 /* New values hold for new windows and for the next liveness check. */
-void tunnel_hub_configure(struct tunnel_hub *hub,
-	const struct tunnel_settings *settings);
+void tunnel_hub_configure(
+	struct tunnel_hub *hub, const struct tunnel_settings *settings);
 
 struct tunnel_hub_stats {
 	uint64_t tunnels;
 	uint64_t streams;
-	uint64_t bytes_held; /* received, not yet written to a stalled channel */
+	uint64_t
+		bytes_held; /* received, not yet written to a stalled channel */
 	uint64_t bytes_in;
 	uint64_t bytes_out;
 };
-void tunnel_hub_stats(const struct tunnel_hub *hub,
-	struct tunnel_hub_stats *out);
+void tunnel_hub_stats(
+	const struct tunnel_hub *hub, struct tunnel_hub_stats *out);
 
 struct tunnel;
 struct tunnel_stream;
@@ -75,8 +76,9 @@ struct tunnel_ops {
 	/* The peer's SETTINGS have come. */
 	void (*on_ready)(struct tunnel *tunnel, void *arg);
 	/* Agent: a stream was opened. Answer it, now or later, with exactly one
-	 * of tunnel_stream_join(), _reply(), _reply_open(), _refuse(). For a POST
-	 * this comes when its whole body (at most TUNNEL_BODY_MAX) is here. */
+	 * of tunnel_stream_join(), _reply(), _reply_open(), _refuse(). For a
+	 * POST this comes when its whole body (at most TUNNEL_BODY_MAX) is
+	 * here. */
 	void (*on_request)(struct tunnel *tunnel, void *arg,
 		struct tunnel_stream *stream,
 		const struct tunnel_request *request, const uint8_t *body,
@@ -87,14 +89,14 @@ struct tunnel_ops {
 
 #define TUNNEL_BODY_MAX (1u << 20)
 
-/* chan: TLS, the handshake finished, ALPN checked. Takes it. Borrows ops and arg
- * until on_end. */
+/* chan: TLS, the handshake finished, ALPN checked. Takes it. Borrows ops and
+ * arg until on_end. */
 struct tunnel *tunnel_new(struct tunnel_hub *hub, enum tunnel_role role,
 	struct chan *chan, const struct tunnel_ops *ops, void *arg);
 /* GOAWAY, then wait at most linger_ms for the streams, then close. 0: at once.
  * on_end follows in a later turn. */
-void tunnel_close(struct tunnel *tunnel, uint32_t linger_ms,
-	const char *reason);
+void tunnel_close(
+	struct tunnel *tunnel, uint32_t linger_ms, const char *reason);
 
 /* READY and not ending. */
 bool tunnel_is_ready(const struct tunnel *tunnel);
@@ -110,10 +112,10 @@ int tunnel_ping(struct tunnel *tunnel, void (*fn)(void *arg, uint32_t rtt_us),
 
 /* How a stream ended. */
 struct tunnel_stream_result {
-	int error;        /* 0: both directions ended; -ECONNRESET: reset by the
-	                     other end; -EPIPE, ...: the joined channel failed;
-	                     -ENOTCONN: the tunnel ended; -ETIMEDOUT */
-	uint64_t sent;    /* into the tunnel */
+	int error;     /* 0: both directions ended; -ECONNRESET: reset by the
+			  other end; -EPIPE, ...: the joined channel failed;
+			  -ENOTCONN: the tunnel ended; -ETIMEDOUT */
+	uint64_t sent; /* into the tunnel */
 	uint64_t received;
 };
 
@@ -157,13 +159,13 @@ void tunnel_stream_reset(struct tunnel_stream *stream);
  * `peerway-reason`); an answer that stays open for tunnel_stream_push(). */
 void tunnel_stream_reply(struct tunnel_stream *stream, int status,
 	const char *content_type, const void *body, size_t len);
-void tunnel_stream_refuse(struct tunnel_stream *stream, int status,
-	const char *reason);
-void tunnel_stream_reply_open(struct tunnel_stream *stream,
-	const char *content_type);
+void tunnel_stream_refuse(
+	struct tunnel_stream *stream, int status, const char *reason);
+void tunnel_stream_reply_open(
+	struct tunnel_stream *stream, const char *content_type);
 /* Copies; at most TUNNEL_BODY_MAX may wait: -ENOBUFS. */
-int tunnel_stream_push(struct tunnel_stream *stream, const void *data,
-	size_t len);
+int tunnel_stream_push(
+	struct tunnel_stream *stream, const void *data, size_t len);
 
 /*
  * Proxy: GET or POST with a small body. on_data is called with the whole body
@@ -181,5 +183,5 @@ struct tunnel_exchange {
 		bool end);
 	void *arg;
 };
-int tunnel_exchange(struct tunnel *tunnel,
-	const struct tunnel_exchange *exchange);
+int tunnel_exchange(
+	struct tunnel *tunnel, const struct tunnel_exchange *exchange);

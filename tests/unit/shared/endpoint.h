@@ -35,7 +35,8 @@ struct endpoint {
 	bool shut;
 	bool eof;
 	bool corrupt;
-	int error;
+	int error;	/* of reading */
+	int send_error; /* reading goes on */
 };
 
 static inline const uint8_t *pattern(void)
@@ -64,7 +65,7 @@ static inline const uint8_t *pattern_at(unsigned seed, uint64_t offset)
 
 static inline void endpoint_send(struct endpoint *end)
 {
-	while (!end->error && end->sent < end->to_send) {
+	while (!end->send_error && end->sent < end->to_send) {
 		uint64_t left = end->to_send - end->sent;
 		ssize_t n = chan_write(end->chan,
 			pattern_at(end->seed_out, end->sent),
@@ -73,11 +74,11 @@ static inline void endpoint_send(struct endpoint *end)
 		if (n == -EAGAIN)
 			return;
 		if (n < 0)
-			end->error = (int)n;
+			end->send_error = (int)n;
 		else
 			end->sent += (uint64_t)n;
 	}
-	if (!end->error && !end->shut && !end->hold_end)
+	if (!end->send_error && !end->shut && !end->hold_end)
 		end->shut = chan_shutdown(end->chan) == 0;
 }
 
@@ -138,7 +139,7 @@ static inline void endpoint_stop(struct endpoint *end)
 
 static inline bool endpoint_done(const struct endpoint *end)
 {
-	return end->error || (end->eof && end->shut);
+	return end->error || (end->eof && (end->shut || end->send_error));
 }
 
 static inline void run_until_tick(void *arg)

@@ -89,6 +89,7 @@ static void check_whole(struct scene *scene)
 	assert_int_equal(scene->a.received, scene->b.to_send);
 	assert_false(scene->a.corrupt || scene->b.corrupt);
 	assert_false(scene->a.error || scene->b.error);
+	assert_false(scene->a.send_error || scene->b.send_error);
 }
 
 static void test_both_directions_arrive_whole(void **state)
