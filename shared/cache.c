@@ -8,6 +8,7 @@
  * So every path below ends in done().
  */
 
+#include <dirent.h>
 #include <errno.h>
 #include <sqlite3.h>
 #include <stdbool.h>
@@ -93,6 +94,26 @@ static int schema_of(sqlite3 *db)
 		version = sqlite3_column_int(statement, 0);
 	sqlite3_finalize(statement);
 	return version;
+}
+
+char *cache_newest(const char *directory)
+{
+	DIR *dir = opendir(directory);
+	struct dirent *entry;
+	unsigned newest = 0;
+
+	while (dir && (entry = readdir(dir))) {
+		unsigned n;
+		int used = 0;
+
+		/* files that were set aside have more behind .db */
+		if (sscanf(entry->d_name, "cache-%u.db%n", &n, &used) == 1 &&
+			used && !entry->d_name[used] && n > newest)
+			newest = n;
+	}
+	if (dir)
+		closedir(dir);
+	return newest ? xasprintf("%s/cache-%u.db", directory, newest) : NULL;
 }
 
 struct cache *cache_open(const char *path, char **error_out)

@@ -24,6 +24,9 @@ extern const char cache_schema_sql[];
 
 struct cache;
 
+/* The path of directory's cache-<n>.db with the highest n, for a reader that
+ * starts while routed is away; gives, NULL when there is none. */
+char *cache_newest(const char *directory);
 /* NULL and *error_out (gives, to free()). */
 struct cache *cache_open(const char *path, char **error_out);
 void cache_close(struct cache *cache);
