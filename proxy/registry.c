@@ -64,8 +64,7 @@ struct registry_entry *registry_add(struct registry *registry,
 	entry->registration = registration;
 	entry->tunnel = tunnel;
 	entry->since_ms = since_ms;
-	strncpy(entry->remote_addr, remote_addr,
-		sizeof(entry->remote_addr) - 1);
+	entry->remote_addr = xstrdup(remote_addr);
 	TAILQ_INSERT_TAIL(&registry->all, entry, all);
 	LIST_INSERT_HEAD(&registry->by_id[bucket_of(registration->agent_id)],
 		entry, by_id);
@@ -89,6 +88,7 @@ void registry_remove(struct registry *registry, struct registry_entry *entry)
 	LIST_REMOVE(entry, by_name);
 	registry->count--;
 	registration_free(entry->registration);
+	free(entry->remote_addr);
 	free(entry);
 }
 

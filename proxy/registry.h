@@ -12,7 +12,6 @@
 #include <sys/queue.h>
 
 #include "shared/registration.h"
-#include "shared/sock.h"
 #include "shared/target.h"
 
 struct tunnel;
@@ -25,7 +24,7 @@ struct registry_entry {
 	struct registration *registration;
 	struct tunnel *tunnel; /* borrowed */
 	uint64_t since_ms;     /* Unix time */
-	char remote_addr[SOCK_ADDR_MAX];
+	char *remote_addr;
 };
 
 struct registry;

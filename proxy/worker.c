@@ -1,0 +1,386 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One worker: makes what worker.h lists, in order, and takes it apart in
+ * reverse. Its sockets and its end come from the parent: when that link closes,
+ * the worker ends at once, since nobody would restart or stop it any more.
+ *
+ * What a newcomer gets wrong: a worker starts without certificate and cache if
+ * routed has none yet. It accepts all the same and refuses handshakes until
+ * they are there; routed announces both.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "proxy/agent_tunnel.h"
+#include "proxy/client.h"
+#include "proxy/dial.h"
+#include "proxy/discover.h"
+#include "proxy/handshake.h"
+#include "proxy/inherit.h"
+#include "proxy/listener.h"
+#include "proxy/peerd_link.h"
+#include "proxy/registry.h"
+#include "proxy/route.h"
+#include "proxy/routed_link.h"
+#include "proxy/serve_dial.h"
+#include "proxy/tcp_listener.h"
+#include "proxy/trust.h"
+#include "proxy/worker.h"
+#include "shared/alloc.h"
+#include "shared/daemon.h"
+#include "shared/ipc_link.h"
+#include "shared/log.h"
+
+#define TICK_MS 1000
+#define DRAIN_TICK_MS 50
+#define PUSH_TICKS 120	    /* agents forget a proxy after 3 minutes */
+#define CLOSE_LINGER_MS 500 /* for GOAWAY to arrive */
+
+/* --- identity, cache --- */
+
+static struct tls_identity *load_identity(
+	const struct conf_identity *files, const char *directory, char **error)
+{
+	if (*files->cert)
+		return tls_identity_load_files(files->cert, files->key,
+			files->ca, *files->user_ca ? files->user_ca : NULL,
+			error);
+	return tls_identity_load(directory, error);
+}
+
+void worker_load_identity(struct worker *worker, const char *directory)
+{
+	char *error = NULL;
+	struct tls_identity *identity =
+		load_identity(&worker->conf->identity, directory, &error);
+	bool used = identity && !trust_use(worker->trust, identity, &error);
+
+	if (used) {
+		metric_set(&worker->metrics, PROXY_HAS_IDENTITY, 1);
+		log_info("certificate loaded: from=%s seconds_left=%lld",
+			directory,
+			(long long)(trust_not_after(worker->trust) -
+				    time(NULL)));
+	} else {
+		log_warn("certificate not loaded: %s", error);
+	}
+	free(error);
+	tls_identity_unref(identity);
+}
+
+static void refresh_discovery(struct worker *worker)
+{
+	struct tunnel_settings settings = {
+		.stream_buffer_max = worker->conf->proxy.stream_buffer_max,
+		.buffer_max = worker->conf->proxy.buffer_max,
+	};
+
+	if (!discover_refresh(worker->discover, routes_cache(worker->routes)))
+		return;
+	discover_keepalive(worker->discover, &settings);
+	tunnel_hub_configure(worker->hub, &settings);
+	agent_tunnel_push_all(worker);
+}
+
+void worker_use_cache(
+	struct worker *worker, const char *path, bool proxies_changed)
+{
+	bool first = !routes_cache(worker->routes);
+	struct cache *before = routes_cache(worker->routes);
+	char *error = NULL;
+
+	if (routes_open(worker->routes, path, &error)) {
+		log_warn("cache not opened: %s", error);
+		free(error);
+		return;
+	}
+	if (first)
+		log_info("cache opened: path=%s", path);
+	metric_set(&worker->metrics, PROXY_HAS_CACHE, 1);
+	if (proxies_changed || before != routes_cache(worker->routes))
+		refresh_discovery(worker);
+}
+
+/* What a routed that is away now left on disk. */
+static void load_from_disk(struct worker *worker)
+{
+	char *identity =
+		xasprintf("%s/identity/current", worker->conf->data_dir);
+	char *directory = xasprintf("%s/cache", worker->conf->data_dir);
+	char *cache = cache_newest(directory);
+
+	if (*worker->conf->identity.cert || access(identity, R_OK) == 0)
+		worker_load_identity(worker, identity);
+	if (cache)
+		worker_use_cache(worker, cache, true);
+	free(cache);
+	free(directory);
+	free(identity);
+}
+
+/* --- sessions, ticks, drain --- */
+
+void worker_session_begins(struct worker *worker)
+{
+	worker->session_count++;
+	metric_set(&worker->metrics, PROXY_SESSIONS, worker->session_count);
+}
+
+void worker_session_ends(
+	struct worker *worker, uint64_t sent, uint64_t received)
+{
+	worker->session_count--;
+	metric_set(&worker->metrics, PROXY_SESSIONS, worker->session_count);
+	metric_add(&worker->metrics, PROXY_SESSION_BYTES_SENT, (int64_t)sent);
+	metric_add(&worker->metrics, PROXY_SESSION_BYTES_RECEIVED,
+		(int64_t)received);
+}
+
+static int count_fds(void)
+{
+	DIR *dir = opendir("/proc/self/fd");
+	int count = -3; /* ".", ".." and the one just opened */
+
+	if (!dir)
+		return 0;
+	while (readdir(dir))
+		count++;
+	closedir(dir);
+	return count;
+}
+
+static void update_metrics(struct worker *worker)
+{
+	struct metrics *metrics = &worker->metrics;
+	struct tunnel_hub_stats stats;
+
+	tunnel_hub_stats(worker->hub, &stats);
+	metric_set(metrics, PROXY_STREAMS, (int64_t)stats.streams);
+	metric_set(metrics, PROXY_STREAM_BYTES_HELD, (int64_t)stats.bytes_held);
+	metric_add(metrics, PROXY_TUNNEL_BYTES_IN,
+		(int64_t)(stats.bytes_in - worker->counted.bytes_in));
+	metric_add(metrics, PROXY_TUNNEL_BYTES_OUT,
+		(int64_t)(stats.bytes_out - worker->counted.bytes_out));
+	worker->counted = stats;
+	metric_set(metrics, PROXY_CLIENTS, worker->client_count);
+	metric_set(metrics, PROXY_OPEN_FDS, count_fds());
+}
+
+/* Nobody is left: says goodbye to the agents, then ends. */
+static void finish_drain(struct worker *worker)
+{
+	if (worker->drained) {
+		if (!worker->tunnel_count)
+			loop_stop(worker->loop);
+		return;
+	}
+	log_info("drained: sessions=%u clients=%u", worker->session_count,
+		worker->client_count);
+	worker->drained = true;
+	agent_tunnel_close_all(worker, CLOSE_LINGER_MS, "shutting down");
+}
+
+static void on_tick(void *arg)
+{
+	struct worker *worker = arg;
+
+	update_metrics(worker);
+	listener_resume_all(worker);
+	if (worker->draining && !worker->session_count && !worker->client_count)
+		finish_drain(worker);
+	if (++worker->ticks % PUSH_TICKS == 0)
+		agent_tunnel_push_all(worker);
+	timer_set(worker->tick, worker->draining ? DRAIN_TICK_MS : TICK_MS);
+}
+
+static void on_drain_timeout(void *arg)
+{
+	struct worker *worker = arg;
+
+	log_warn("drain_timeout ended: sessions=%u clients=%u",
+		worker->session_count, worker->client_count);
+	loop_stop(worker->loop);
+}
+
+static void on_signal(int signal, void *arg)
+{
+	struct worker *worker = arg;
+
+	if (worker->draining)
+		return;
+	log_info("stopping: sessions=%u tunnels=%u", worker->session_count,
+		worker->tunnel_count);
+	worker->draining = true;
+	listener_stop_all(worker);
+	timer_set(worker->drain, worker->conf->proxy.drain_timeout);
+	timer_set(worker->tick, DRAIN_TICK_MS);
+}
+
+/* --- the parent --- */
+
+static const struct ipc_handlers from_parent[] = {
+	{0, NULL}, /* it only has to be there */
+};
+
+static void on_parent_down(struct ipc_link *link, void *arg, const char *reason)
+{
+	struct worker *worker = arg;
+
+	log_error("the parent is gone: %s", reason);
+	worker->parent = NULL;
+	loop_stop(worker->loop);
+}
+
+static const struct ipc_link_ops parent_ops = {
+	.handlers = from_parent,
+	.on_down = on_parent_down,
+};
+
+/* --- start and end --- */
+
+static void on_client_accepted(struct worker *worker, void *arg, int fd)
+{
+	handshake_start(worker, fd, false);
+}
+
+static void on_tunnel_accepted(struct worker *worker, void *arg, int fd)
+{
+	handshake_start(worker, fd, true);
+}
+
+static const struct listener_ops client_ops = {
+	.on_accept = on_client_accepted,
+	.admit = handshake_has_room,
+};
+static const struct listener_ops tunnel_ops = {
+	.on_accept = on_tunnel_accepted,
+	.admit = handshake_has_room,
+};
+
+static void start_listeners(struct worker *worker)
+{
+	const struct conf_proxy *conf = &worker->conf->proxy;
+
+	listener_start(worker, INHERIT_CLIENTS, &client_ops, NULL);
+	listener_start(worker, INHERIT_TUNNELS, &tunnel_ops, NULL);
+	for (unsigned i = 0; i < conf->tcp_listeners_count; i++)
+		tcp_listener_start(
+			worker, INHERIT_TCP + (int)i, &conf->tcp_listeners[i]);
+}
+
+static void start_links(struct worker *worker)
+{
+	struct ipc_self self = {
+		.peer = PEERWAY__IPC__PEER__PEER_WORKER,
+		.worker = worker->number,
+		.workers = worker->conf->proxy.workers,
+	};
+
+	worker->parent = ipc_link_adopt(
+		worker->loop, INHERIT_LINK, &self, &parent_ops, worker);
+	peerd_link_start(worker, &self);
+	routed_link_start(worker, &self);
+}
+
+static void map_metrics(struct worker *worker)
+{
+	size_t slots = worker->conf->proxy.workers + 1;
+	size_t size = metrics_size(PROXY_METRICS, slots);
+	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
+		INHERIT_METRICS, 0);
+
+	if (memory == MAP_FAILED)
+		die("cannot map the metrics: %m");
+	close(INHERIT_METRICS);
+	metrics_init(&worker->metrics, proxy_metrics, PROXY_METRICS, slots,
+		worker->number, memory);
+	/* what a predecessor left */
+	metrics_clear_gauges(&worker->metrics, worker->number);
+}
+
+static void worker_init(
+	struct worker *worker, const struct conf *conf, uint32_t number)
+{
+	struct tunnel_settings settings = {
+		.stream_buffer_max = conf->proxy.stream_buffer_max,
+		.buffer_max = conf->proxy.buffer_max,
+	};
+	int ret;
+
+	worker->conf = conf;
+	worker->number = number;
+	worker->fd_limit = daemon_raise_fd_limit();
+	close(INHERIT_CONF); /* conf is what it said */
+	ret = conf_host_uuid(conf, worker->proxy_id);
+	if (ret)
+		die("cannot read or make the host's uuid in %s: %s",
+			conf->data_dir, strerror(-ret));
+	TAILQ_INIT(&worker->listeners);
+	TAILQ_INIT(&worker->handshakes);
+	TAILQ_INIT(&worker->tunnels);
+	TAILQ_INIT(&worker->clients);
+	TAILQ_INIT(&worker->tcp_sessions);
+	map_metrics(worker);
+	worker->loop = loop_new();
+	worker->trust = trust_new();
+	worker->registry = registry_new();
+	worker->routes = routes_new(conf->cluster_name, worker->registry);
+	worker->discover = discover_new(conf, worker->proxy_id);
+	discover_keepalive(worker->discover, &settings);
+	worker->hub = tunnel_hub_new(worker->loop, &settings);
+	worker->tick = timer_new(worker->loop, on_tick, worker);
+	worker->drain = timer_new(worker->loop, on_drain_timeout, worker);
+}
+
+/* Everything that has a connection goes first, so that its last messages and
+ * log lines are out; then what they hung on. */
+static void worker_deinit(struct worker *worker)
+{
+	listener_stop_all(worker);
+	handshake_drop_all(worker);
+	client_drop_all(worker);
+	tcp_listener_drop_sessions(worker);
+	agent_tunnel_close_all(worker, 0, "shutting down");
+	while (worker->tunnel_count)
+		loop_turn(worker->loop, true);
+	loop_turn(worker->loop, false);
+	ipc_link_free(worker->routed);
+	ipc_link_free(worker->peerd);
+	ipc_link_free(worker->parent);
+	timer_free(worker->drain);
+	timer_free(worker->tick);
+	tunnel_hub_free(worker->hub);
+	discover_free(worker->discover);
+	routes_free(worker->routes);
+	registry_free(worker->registry);
+	trust_free(worker->trust);
+	metrics_clear_gauges(&worker->metrics, worker->number);
+	metrics_deinit(&worker->metrics);
+	loop_free(worker->loop);
+}
+
+int worker_run(const struct conf *conf, uint32_t number)
+{
+	struct worker *worker = xcalloc(1, sizeof(*worker));
+
+	worker_init(worker, conf, number);
+	loop_on_signal(worker->loop, SIGTERM, on_signal, worker);
+	loop_on_signal(worker->loop, SIGINT, on_signal, worker);
+	start_links(worker);
+	load_from_disk(worker);
+	start_listeners(worker);
+	timer_set(worker->tick, TICK_MS);
+	log_info("worker started: worker=%u pid=%ld descriptors=%ld", number,
+		(long)getpid(), worker->fd_limit);
+	loop_run(worker->loop);
+	worker_deinit(worker);
+	free(worker);
+	log_info("worker ended");
+	return 0;
+}
