@@ -137,28 +137,25 @@ def kill_worker(proxy, number):
     return pids
 
 
+def holds(proxy, worker, agent):
+    return agent in proxy.tunnels().get(worker, [])
+
+
 def test_worker_with_a_client(fleet, streams):
-    pids = kill_worker(streams.other, streams.peer_worker)
+    other, worker = streams.other, streams.peer_worker
+    shared = streams.beats["node-2"].stream.worker == worker or holds(
+        other, worker, "node-2"
+    )
+    pids = kill_worker(other, worker)
     deadline = soon()
-    # node-2's client may have been in the same worker, or in the other one.
-    node2 = streams.beats["node-2"].stream.worker == streams.peer_worker
-    held = fleet.holder("node-2") is streams.other and str(
-        streams.peer_worker
-    ) == streams.beats["node-2"].stream.tunnel_worker
-    streams.check(lost=["peer"] + ["node-2"] * (node2 or held))
+    streams.check(lost=["peer"] + ["node-2"] * shared)
     streams.check_routes(deadline)
-    assert streams.other.worker_pids()[streams.peer_worker] != pids[
-        streams.peer_worker
-    ]
+    assert other.worker_pids()[worker] != pids[worker]
     streams.finish()
 
 
 def test_worker_with_the_tunnel(fleet, streams):
-    node2 = streams.beats["node-2"].stream
-    shared = (
-        node2.proxy == streams.holder.uuid
-        and node2.tunnel_worker == str(streams.tunnel_worker)
-    )
+    shared = holds(streams.holder, streams.tunnel_worker, "node-2")
     kill_worker(streams.holder, streams.tunnel_worker)
     deadline = soon()
     lost = ["local", "sibling", "peer", "raw"] + ["node-2"] * shared

@@ -113,8 +113,13 @@ def dial_until(proxy, target, wanted, tries=60):
 
 
 def descriptors(cluster):
-    """Daemon -> how many descriptors its processes hold."""
-    return {d.name: d.descriptors() for d in cluster.daemons() if d.running()}
+    """Daemon -> how many descriptors its processes hold, but for the tunnels'
+    own, since an agent may come back to another proxy."""
+    held = {d.name: d.descriptors() for d in cluster.daemons() if d.running()}
+    for proxy in cluster.proxies:
+        if proxy.proxy.name in held and proxy.peerd.running():
+            held[proxy.proxy.name] -= len(proxy.tunnel_names())
+    return held
 
 
 def settled_descriptors(cluster, timeout=10):
