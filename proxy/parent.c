@@ -360,7 +360,16 @@ static const struct ipc_handlers from_ctl[] = {
 	{IPC_CTL_REQUEST, ctl_handle_request},
 	{0, NULL},
 };
-static const struct ipc_link_ops ctl_ops = {.handlers = from_ctl};
+
+static void on_ctl_down(struct ipc_link *link, void *arg, const char *reason)
+{
+	ctl_link_gone(link);
+}
+
+static const struct ipc_link_ops ctl_ops = {
+	.handlers = from_ctl,
+	.on_down = on_ctl_down,
+};
 
 /* One line for each thing that fewer workers have than there are. */
 static char *missing(void *arg)
