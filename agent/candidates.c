@@ -198,15 +198,16 @@ bool candidates_pick(struct candidates *candidates,
 	return true;
 }
 
-void candidates_failed(struct candidates *candidates, const char *key,
+uint32_t candidates_failed(struct candidates *candidates, const char *key,
 	int64_t now, uint32_t random)
 {
 	struct entry *entry = find(candidates, key);
 
 	if (!entry)
-		return;
+		return 0;
 	entry->busy = false;
 	entry->not_before = now + backoff_failed(&entry->backoff, random);
+	return entry->backoff.failures;
 }
 
 void candidates_connected(struct candidates *candidates, const char *key)

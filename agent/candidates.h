@@ -43,8 +43,9 @@ bool candidates_pick(struct candidates *candidates,
 	const struct tracker *tracker, int64_t now, uint32_t random,
 	struct candidate *out, int64_t *due_out);
 
-/* It did not answer, was claimed already, or its tunnel has ended. */
-void candidates_failed(struct candidates *candidates, const char *key,
+/* It did not answer, was claimed already, or its tunnel has ended. Returns how
+ * many times in a row. */
+uint32_t candidates_failed(struct candidates *candidates, const char *key,
 	int64_t now, uint32_t random);
 /* Its tunnel stands; it may be dialed again (a load balancer has more). */
 void candidates_connected(struct candidates *candidates, const char *key);

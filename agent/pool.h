@@ -1,0 +1,53 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * How many tunnels there are, and to whom: opens and closes them as the
+ * tracker, the candidates and the strategy say, and feeds what happens back to
+ * these. The only place where the agent decides to connect.
+ *
+ * Several attempts may be under way (POOL_ATTEMPTS_MAX); each ends by itself
+ * within CONNECT_WHOLE_MS, so no proxy that hangs can hold up another.
+ */
+
+#include <openssl/ssl.h>
+
+#include "agent/serve.h"
+#include "agent/strategy.h"
+#include "shared/tunnel.h"
+
+#define POOL_ATTEMPTS_MAX 4
+/* Surplus tunnels are closed when they have been surplus for so long: a fleet
+ * in the middle of a restart changes its mind. */
+#define POOL_SURPLUS_MS 5000
+/* What streams of a surplus tunnel have to end by themselves. */
+#define POOL_LINGER_MS (30 * 60 * 1000)
+
+struct pool_config {
+	struct loop *loop;
+	struct resolver *resolver;
+	struct tunnel_hub *hub;
+	struct serve *serve;
+	struct metrics *metrics;
+	const char *cluster;
+	const char *agent_id;
+	const char *registration; /* JSON */
+	const char *const *servers;
+	size_t server_count;
+	struct tunnel_settings tunnel; /* liveness comes from discovery */
+};
+
+struct pool;
+/* Borrows what config points to. Idle until pool_set_ctx(). */
+struct pool *pool_new(const struct pool_config *config);
+/* Begins, or goes on with a new certificate; tunnels that stand keep theirs.
+ * Takes a reference. */
+void pool_set_ctx(struct pool *pool, SSL_CTX *ctx);
+/* No more attempts; tunnels have linger_ms. fn is called when all have ended.*/
+void pool_stop(struct pool *pool, uint32_t linger_ms, void (*fn)(void *arg),
+	void *arg);
+/* After pool_stop() has called back, or before pool_set_ctx(). */
+void pool_free(struct pool *pool);
+
+/* What is ready to carry streams. */
+unsigned pool_ready(const struct pool *pool);

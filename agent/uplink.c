@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Requests that a proxy makes on a tunnel, in one table.
+ *
+ * What one gets wrong: the proxy is authenticated, but what it sends may still
+ * be anything; a list that does not parse is refused and costs only itself.
+ */
+#include "agent/uplink.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "agent/series.h"
+#include "shared/alloc.h"
+#include "shared/log.h"
+
+struct uplink {
+	const struct uplink_config *config;
+	const struct uplink_ops *ops;
+	void *arg;
+	struct tunnel *tunnel;
+	struct timer *timer; /* until ready, then until settled */
+	char proxy_id[37];
+	bool closing;
+	unsigned events; /* open streams of /v1/agent/events */
+};
+
+static void handle_agent(struct uplink *uplink, struct tunnel_stream *stream,
+	const struct tunnel_request *request, const uint8_t *body, size_t len)
+{
+	const char *registration = uplink->config->registration;
+
+	tunnel_stream_reply(stream, 200, "application/json", registration,
+		strlen(registration));
+}
+
+static void on_events_end(struct tunnel_stream *stream, void *arg,
+	const struct tunnel_stream_result *result)
+{
+	struct uplink *uplink = arg;
+
+	uplink->events--;
+}
+
+static const struct tunnel_stream_ops events_ops = {.on_end = on_events_end};
+
+static void handle_events(struct uplink *uplink, struct tunnel_stream *stream,
+	const struct tunnel_request *request, const uint8_t *body, size_t len)
+{
+	if (uplink->events == UPLINK_EVENTS_MAX) {
+		tunnel_stream_refuse(stream, 429, "too many of these");
+		return;
+	}
+	uplink->events++;
+	tunnel_stream_set_ops(stream, &events_ops, uplink);
+	tunnel_stream_reply_open(stream, "application/x-ndjson");
+}
+
+static void refuse_proxies(
+	struct uplink *uplink, struct tunnel_stream *stream, const char *why)
+{
+	metric_add(uplink->config->metrics, SERIES_DISCOVERY_REFUSED, 1);
+	log_warn("list of proxies refused: %s proxy=%s", why, uplink->proxy_id);
+	tunnel_stream_refuse(stream, 400, why);
+}
+
+static void handle_proxies(struct uplink *uplink, struct tunnel_stream *stream,
+	const struct tunnel_request *request, const uint8_t *body, size_t len)
+{
+	char *error = NULL;
+	struct discovery *discovery =
+		discovery_from_json((const char *)body, len, &error);
+
+	if (!discovery) {
+		refuse_proxies(uplink, stream, error);
+		free(error);
+		return;
+	}
+	if (strcmp(discovery->cluster_name, uplink->config->cluster) != 0) {
+		refuse_proxies(uplink, stream, "cluster_name: another one");
+	} else {
+		tunnel_stream_reply(stream, 200, "text/plain", "", 0);
+		uplink->ops->on_discovery(uplink->arg, uplink, discovery);
+	}
+	discovery_free(discovery);
+}
+
+static void handle_connect(struct uplink *uplink, struct tunnel_stream *stream,
+	const struct tunnel_request *request, const uint8_t *body, size_t len)
+{
+	serve_connect(uplink->config->serve, stream, request);
+}
+
+/* What a proxy may ask for; anything else is 404. */
+static const struct {
+	const char *method;
+	const char *path;
+	void (*handle)(struct uplink *uplink, struct tunnel_stream *stream,
+		const struct tunnel_request *request, const uint8_t *body,
+		size_t len);
+} requests[] = {
+	{"CONNECT", "", handle_connect},
+	{"GET", "/v1/agent", handle_agent},
+	{"GET", "/v1/agent/events", handle_events},
+	{"POST", "/v1/proxies", handle_proxies},
+};
+
+static void on_request(struct tunnel *tunnel, void *arg,
+	struct tunnel_stream *stream, const struct tunnel_request *request,
+	const uint8_t *body, size_t body_len)
+{
+	for (size_t i = 0; i < sizeof(requests) / sizeof(requests[0]); i++) {
+		if (strcmp(request->method, requests[i].method) != 0 ||
+			strcmp(request->path, requests[i].path) != 0)
+			continue;
+		requests[i].handle(arg, stream, request, body, body_len);
+		return;
+	}
+	tunnel_stream_refuse(stream, 404, "no such request");
+}
+
+static void on_timer(void *arg)
+{
+	struct uplink *uplink = arg;
+
+	/* Not uplink_close(): nobody wanted this end. */
+	if (!tunnel_is_ready(uplink->tunnel))
+		tunnel_close(uplink->tunnel, 0, "the proxy sent no SETTINGS");
+	else
+		uplink->ops->on_settled(uplink->arg, uplink);
+}
+
+static void on_ready(struct tunnel *tunnel, void *arg)
+{
+	struct uplink *uplink = arg;
+
+	timer_set(uplink->timer, UPLINK_SETTLE_MS);
+	log_info("tunnel open: proxy=%s", uplink->proxy_id);
+}
+
+static void on_end(struct tunnel *tunnel, void *arg, const char *reason)
+{
+	struct uplink *uplink = arg;
+
+	uplink->tunnel = NULL;
+	timer_free(uplink->timer);
+	uplink->timer = NULL;
+	uplink->ops->on_end(uplink->arg, uplink, reason);
+	loop_free_later(uplink->config->loop, free, uplink);
+}
+
+static const struct tunnel_ops tunnel_ops = {
+	.on_ready = on_ready,
+	.on_request = on_request,
+	.on_end = on_end,
+};
+
+struct uplink *uplink_new(const struct uplink_config *config, int fd, SSL *ssl,
+	const struct host_identity *proxy, const struct uplink_ops *ops,
+	void *arg)
+{
+	struct uplink *uplink = xcalloc(1, sizeof(*uplink));
+
+	uplink->config = config;
+	uplink->ops = ops;
+	uplink->arg = arg;
+	strcpy(uplink->proxy_id, proxy->uuid);
+	uplink->timer = timer_new(config->loop, on_timer, uplink);
+	timer_set(uplink->timer, UPLINK_READY_MS);
+	uplink->tunnel = tunnel_new(config->hub, TUNNEL_AGENT,
+		chan_new_tls(config->loop, fd, ssl), &tunnel_ops, uplink);
+	return uplink;
+}
+
+void uplink_close(struct uplink *uplink, uint32_t linger_ms, const char *why)
+{
+	uplink->closing = true;
+	timer_clear(uplink->timer);
+	tunnel_close(uplink->tunnel, linger_ms, why);
+}
+
+const char *uplink_proxy_id(const struct uplink *uplink)
+{
+	return uplink->proxy_id;
+}
+
+bool uplink_is_ready(const struct uplink *uplink)
+{
+	return !uplink->closing && uplink->tunnel &&
+	       tunnel_is_ready(uplink->tunnel);
+}
+
+bool uplink_is_closing(const struct uplink *uplink)
+{
+	return uplink->closing;
+}
