@@ -143,8 +143,7 @@ bool conf_number_check(const struct conf_node *node, enum conf_unit unit,
 	return conf_error_at(error, node, "\"%.64s\" is not %s", text, wanted);
 }
 
-/* A number as a person would write it. */
-static void format_number(
+void conf_number_format(
 	uint64_t value, enum conf_unit unit, char *text, size_t size)
 {
 	const struct suffix *best = NULL;
@@ -170,8 +169,8 @@ static bool load_number(struct conf *conf, const struct conf_number *number,
 	if (node && !conf_number_check(node, number->unit, &value, error))
 		return false;
 	if (value < number->min || value > number->max) {
-		format_number(number->min, number->unit, min, sizeof(min));
-		format_number(number->max, number->unit, max, sizeof(max));
+		conf_number_format(number->min, number->unit, min, sizeof(min));
+		conf_number_format(number->max, number->unit, max, sizeof(max));
 		return conf_error_at(error, node,
 			"%.64s is out of range: must be %s to %s", node->text,
 			min, max);

@@ -31,6 +31,10 @@ extern const size_t conf_number_count;
  * Whole numbers without leading zeros; 0 needs no unit. False: not one. */
 bool conf_number_parse(
 	const char *text, enum conf_unit unit, uint64_t *value_out);
+/* The same backwards, with the greatest unit that fits. */
+void conf_number_format(
+	uint64_t value, enum conf_unit unit, char *text, size_t size);
+/* Reads node's value; an error names what was wanted. */
 bool conf_number_check(const struct conf_node *node, enum conf_unit unit,
 	uint64_t *value_out, struct conf_error *error);
 /* Sets every number of the table: its value or its default, in its range. */
