@@ -52,7 +52,7 @@ BAD = {
     "alias": ("{dir}/data", "&here {dir}/data", 3, "data_dir.*alias"),
     "escaped NUL": ("{dir}/data", '"/tmp/a\\\\0b"', 3, "data_dir.*NUL"),
     "NUL": ("proxy.example.com:3080]", "proxy\0:3080]", 13, "NUL|control"),
-    "not YAML": ("auth_servers: [", "auth_servers: [[", 5, "yaml|list"),
+    "not YAML": ("  workers: 2", "  workers: 2: 3", 15, "yaml.*mapping"),
     "relative path": ("{dir}/data", "data", 3, "data_dir.*absolute"),
     "unknown strategy": ("proxy_peering", "star", 9, "type.*star"),
 }
