@@ -106,7 +106,6 @@ void handshake_start(struct worker *worker, int fd, bool tunnels_only)
 	handshake->tunnels_only = tunnels_only;
 	sock_peer_text(fd, handshake->source, sizeof(handshake->source));
 	sock_nodelay(fd);
-	sock_keepalive(fd);
 	TAILQ_INSERT_TAIL(&worker->handshakes, handshake, entry);
 	worker->handshake_count++;
 	if (!ssl) {

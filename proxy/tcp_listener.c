@@ -194,7 +194,6 @@ static void on_accept(struct worker *worker, void *arg, int fd)
 		return;
 	}
 	sock_nodelay(fd);
-	sock_keepalive(fd);
 	tcp = xcalloc(1, sizeof(*tcp));
 	tcp->worker = worker;
 	tcp->fd = fd;

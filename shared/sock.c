@@ -250,20 +250,6 @@ void sock_user_timeout(int fd, unsigned ms)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));
 }
 
-void sock_keepalive(int fd)
-{
-	const int on = 1, idle_s = 60, interval_s = 15, count = 4;
-
-	(void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof(on));
-	(void)setsockopt(
-		fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle_s, sizeof(idle_s));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval_s,
-		sizeof(interval_s));
-	(void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-	/* probes are only sent while nothing is on its way */
-	sock_user_timeout(fd, 1000u * (unsigned)(idle_s + interval_s * count));
-}
-
 void sock_reset_on_close(int fd)
 {
 	struct linger linger = {.l_onoff = 1, .l_linger = 0};

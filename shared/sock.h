@@ -49,7 +49,5 @@ int sock_pair(int fds_out[2]);
 void sock_nodelay(int fd);
 /* TCP_USER_TIMEOUT; 0 leaves the system's. */
 void sock_user_timeout(int fd, unsigned ms);
-/* A TCP peer that has vanished without a word is noticed after two minutes. */
-void sock_keepalive(int fd);
 /* close() makes the kernel send RST. */
 void sock_reset_on_close(int fd);

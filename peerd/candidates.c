@@ -1,0 +1,63 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The order of attempts for dial.c: see candidates.h. Sequential and without
+ * hedging like the reference, but what is known to be down comes last.
+ */
+#include "peerd/candidates.h"
+
+#include <stdio.h>
+#include <string.h>
+
+bool candidates_add(struct candidates *candidates, const char *proxy_id,
+	enum candidate_health health)
+{
+	struct candidate *new;
+
+	for (size_t i = 0; i < candidates->count; i++) {
+		if (strcmp(candidates->list[i].proxy_id, proxy_id) == 0)
+			return false;
+	}
+	if (candidates->count == CANDIDATES_MAX)
+		return false;
+	new = &candidates->list[candidates->count++];
+	snprintf(new->proxy_id, sizeof(new->proxy_id), "%s", proxy_id);
+	new->health = health;
+	new->tried = false;
+	return true;
+}
+
+struct candidate *candidates_next(struct candidates *candidates)
+{
+	struct candidate *best = NULL;
+
+	for (size_t i = 0; i < candidates->count; i++) {
+		struct candidate *this = &candidates->list[i];
+
+		if (!this->tried && (!best || this->health < best->health))
+			best = this;
+	}
+	if (best)
+		best->tried = true;
+	return best;
+}
+
+size_t candidates_untried(const struct candidates *candidates)
+{
+	size_t untried = 0;
+
+	for (size_t i = 0; i < candidates->count; i++)
+		untried += !candidates->list[i].tried;
+	return untried;
+}
+
+uint32_t candidates_share(int64_t left_ms, size_t untried)
+{
+	int64_t share;
+
+	if (left_ms <= 0)
+		return 0;
+	share = untried > 1 ? left_ms / (int64_t)untried : left_ms;
+	if (share < CANDIDATE_MIN_MS)
+		share = left_ms < CANDIDATE_MIN_MS ? left_ms : CANDIDATE_MIN_MS;
+	return share > UINT32_MAX ? UINT32_MAX : (uint32_t)share;
+}

@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * Which peers to ask for an agent, in which order, and for how long each. Pure.
+ */
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* An agent on more proxies than this is not looked for further. */
+#define CANDIDATES_MAX 64
+
+enum candidate_health {
+	CANDIDATE_READY,       /* connected, serving */
+	CANDIDATE_UNKNOWN,     /* connecting */
+	CANDIDATE_DRAINING,    /* connected or not, about to leave */
+	CANDIDATE_UNREACHABLE, /* the last attempt to connect failed */
+};
+
+struct candidate {
+	char proxy_id[37];
+	enum candidate_health health;
+	bool tried;
+};
+
+struct candidates {
+	struct candidate list[CANDIDATES_MAX];
+	size_t count;
+};
+
+/* False when it is there already, or the list is full. */
+bool candidates_add(struct candidates *candidates, const char *proxy_id,
+	enum candidate_health health);
+/* The best untried one, marked as tried: by health, else as they were added.
+ * NULL: none is left. */
+struct candidate *candidates_next(struct candidates *candidates);
+size_t candidates_untried(const struct candidates *candidates);
+
+/* Time for one of untried attempts when left_ms remain for all: an even share,
+ * yet at least CANDIDATE_MIN_MS while there is so much. */
+#define CANDIDATE_MIN_MS 2000
+uint32_t candidates_share(int64_t left_ms, size_t untried);

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * A worker's dial: its client's descriptor is to reach an agent that the worker
+ * itself does not have.
+ *
+ *   SIBLING --taken by another worker of this host--> .
+ *      | no tunnel here, or its worker failed
+ *      v
+ *   PEER --ConnectionEstablished--> JOINED --end of the stream--> .
+ *      | nobody left to ask           ^
+ *      v                              |
+ *   LOOKUP (authd, once) --others------
+ *      any but JOINED --refused, deadline, cancelled--> .
+ *
+ * Our copy of the descriptor is kept until somebody has taken the connection.
+ * A raw socket whose dial fails is reset. A raw socket outlives the worker that
+ * handed it over; one end of a pair does not.
+ */
+
+#include "peerd/peerd.h"
+#include "ipc.pb-c.h"
+
+/* Dials under way at once; further ones fail as INTERNAL. */
+#define DIALS_MAX 20000
+
+struct dials;
+
+struct dials *dials_new(struct peerd *peerd);
+/* None may be left. */
+void dials_free(struct dials *dials);
+
+/* Takes fd; dial is borrowed. Answered on link with DIAL_OK or DIAL_FAILED. */
+void dials_begin(struct dials *dials, uint64_t link,
+	const Peerway__Ipc__Dial *dial, int fd);
+/* By the worker that asked, with its own id; unknown ones are ignored. */
+void dials_cancel(struct dials *dials, uint64_t link, uint64_t id);
+void dials_worker_gone(struct dials *dials, uint64_t link);
+
+/* Not yet joined; joined with a peer's stream. */
+size_t dials_pending(const struct dials *dials);
+size_t dials_joined(const struct dials *dials);
+/* Fails what is pending and cuts the streams; their ends follow. */
+void dials_cut_all(struct dials *dials);

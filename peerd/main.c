@@ -1,0 +1,117 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * peerd: the mesh between the proxies of a cluster and the switchboard of this
+ * host's proxy workers. Wiring only; docs/architecture.md follows one
+ * connection through it.
+ */
+#include <errno.h>
+#include <malloc.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "peerd/channel.h"
+#include "peerd/control.h"
+#include "peerd/lifecycle.h"
+#include "peerd/meters.h"
+#include "peerd/peers.h"
+#include "peerd/switchboard.h"
+#include "peerd/worker_link.h"
+#include "shared/alloc.h"
+#include "shared/daemon.h"
+#include "shared/diag.h"
+#include "shared/log.h"
+
+static const struct diag_ops diag_ops = {
+	.missing = lifecycle_missing,
+	.more_metrics = meters_more,
+};
+
+/* Measured: without these, a third of a receiver's time goes into giving pages
+ * back and faulting them in again. Before the first thread. */
+static void tune_malloc(void)
+{
+	mallopt(M_TRIM_THRESHOLD, 128 << 20);
+	mallopt(M_TOP_PAD, 4 << 20);
+	mallopt(M_MMAP_THRESHOLD, 8 << 20);
+}
+
+static void start_grpc(struct peerd *peerd)
+{
+	if (strcmp(peerd->conf->proxy.min_tls, "1.3") == 0)
+		rpc_require_tls13();
+	peerd->cq = rpc_cq_new(peerd->loop, 1);
+	peerd->quota = grpc_resource_quota_create("peerd");
+	grpc_resource_quota_resize(
+		peerd->quota, peerd->conf->proxy.peer_memory_max);
+	peerd->yard = channel_yard_new();
+}
+
+static void start(struct peerd *peerd)
+{
+	char *path = xasprintf("%s/peerd.sock", peerd->conf->run_dir);
+	int ret = conf_host_uuid(peerd->conf, peerd->id);
+
+	if (ret < 0)
+		die("no host uuid: %s: %s", peerd->conf->data_dir,
+			strerror(-ret));
+	peerd->loop = loop_new();
+	peerd->started = loop_now(peerd->loop);
+	metrics_init(&peerd->metrics, meters_table, METER_COUNT, 1, 0, NULL);
+	start_grpc(peerd);
+	peerd->hub.loop = peerd->loop;
+	peerd->hub.edges = edges_new(peerd->loop);
+	peerd->hub.partings = partings_new(peerd->loop);
+	peerd->hub.metrics = &peerd->metrics;
+	peerd->peers = peers_new(peerd);
+	peerd->switchboard = switchboard_new(peerd);
+	control_serve(peerd);
+	peerd->workers = worker_links_new(peerd, path);
+	if (!peerd->workers)
+		die("cannot listen: %s: %m", path);
+	peerd->lifecycle = lifecycle_new(peerd);
+	free(path);
+}
+
+/* The reverse. Channels are freed while the queue is drained. */
+static void stop(struct peerd *peerd)
+{
+	worker_links_free(peerd->workers);
+	lifecycle_free(peerd->lifecycle);
+	switchboard_free(peerd->switchboard);
+	peers_free(peerd->peers);
+	rpc_cq_free(peerd->cq);
+	rpc_identity_free(peerd->identity);
+	channel_yard_free(peerd->yard);
+	partings_free(peerd->hub.partings);
+	edges_free(peerd->hub.edges);
+	loop_turn(peerd->loop, false);
+	metrics_deinit(&peerd->metrics);
+	loop_free(peerd->loop);
+}
+
+int main(int argc, char **argv)
+{
+	struct daemon_options options;
+	struct conf *conf = daemon_start(argc, argv, "peerd",
+		"the mesh between proxies", false, &options);
+	struct peerd peerd = {.conf = conf};
+	struct diag *diag;
+
+	if (!conf->proxy.enabled)
+		die("proxy_service is not enabled: peerd has nothing to do");
+	tune_malloc();
+	daemon_raise_fd_limit();
+	start(&peerd);
+	diag = diag_new(peerd.loop, conf->diag.peerd, &diag_ops, &peerd.metrics,
+		&peerd);
+	if (!diag && conf->diag.peerd[0])
+		die("cannot listen: diag.peerd %s: %m", conf->diag.peerd);
+	log_info("started: proxy=%s version=%s", peerd.id, PEERWAY_VERSION);
+	daemon_notify("READY=1");
+	loop_run(peerd.loop);
+	diag_free(diag);
+	stop(&peerd);
+	log_info("stopped");
+	conf_free(conf);
+	return 0;
+}

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/* What peerd counts: an index each into its struct metrics. */
+
+#include "shared/metrics.h"
+
+enum meter {
+	METER_STREAMS_CALLER,
+	METER_STREAMS_CALLEE,
+	METER_BYTES_SENT,
+	METER_BYTES_RECEIVED,
+	METER_BYTES_HELD,
+	METER_DIALS_SIBLING,
+	METER_DIALS_PEER,
+	METER_DIALS_FAILED,
+	METER_DIALS_PENDING,
+	METER_SERVED_OK,
+	METER_SERVED_REFUSED,
+	METER_SERVED_DENIED,
+	METER_PEERS_CONNECTING,
+	METER_PEERS_READY,
+	METER_PEERS_UNREACHABLE,
+	METER_WORKERS,
+	METER_TUNNELS,
+	METER_COUNT,
+};
+
+extern const struct metric meters_table[METER_COUNT];
+
+/* Lines for what is read when asked: open descriptors. Gives, to free(). */
+char *meters_more(void *arg);

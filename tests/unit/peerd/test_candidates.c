@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* peerd/candidates: who is asked first, who is not asked twice, for how long.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "peerd/candidates.h"
+
+static void the_healthy_come_first_in_their_order(void **state)
+{
+	struct candidates c = {0};
+
+	assert_true(candidates_add(&c, "down", CANDIDATE_UNREACHABLE));
+	assert_true(candidates_add(&c, "leaving", CANDIDATE_DRAINING));
+	assert_true(candidates_add(&c, "first", CANDIDATE_READY));
+	assert_true(candidates_add(&c, "new", CANDIDATE_UNKNOWN));
+	assert_true(candidates_add(&c, "second", CANDIDATE_READY));
+	assert_string_equal(candidates_next(&c)->proxy_id, "first");
+	assert_string_equal(candidates_next(&c)->proxy_id, "second");
+	assert_string_equal(candidates_next(&c)->proxy_id, "new");
+	assert_int_equal(candidates_untried(&c), 2);
+	assert_string_equal(candidates_next(&c)->proxy_id, "leaving");
+	assert_string_equal(candidates_next(&c)->proxy_id, "down");
+	assert_null(candidates_next(&c));
+}
+
+static void nobody_is_asked_twice(void **state)
+{
+	struct candidates c = {0};
+
+	assert_true(candidates_add(&c, "a", CANDIDATE_READY));
+	assert_non_null(candidates_next(&c));
+	assert_false(candidates_add(&c, "a", CANDIDATE_READY));
+	assert_null(candidates_next(&c));
+}
+
+static void the_list_is_bounded(void **state)
+{
+	struct candidates c = {0};
+	char id[37];
+
+	for (int i = 0; i < CANDIDATES_MAX; i++) {
+		snprintf(id, sizeof(id), "proxy-%d", i);
+		assert_true(candidates_add(&c, id, CANDIDATE_READY));
+	}
+	assert_false(candidates_add(&c, "one-more", CANDIDATE_READY));
+}
+
+static void time_is_shared(void **state)
+{
+	assert_int_equal(candidates_share(10000, 1), 10000);
+	assert_int_equal(candidates_share(10000, 2), 5000);
+	assert_int_equal(candidates_share(10000, 50), CANDIDATE_MIN_MS);
+	assert_int_equal(candidates_share(500, 3), 500);
+	assert_int_equal(candidates_share(0, 3), 0);
+	assert_int_equal(candidates_share(-5, 3), 0);
+	assert_int_equal(candidates_share(INT64_MAX, 1), UINT32_MAX);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_healthy_come_first_in_their_order),
+		cmocka_unit_test(nobody_is_asked_twice),
+		cmocka_unit_test(the_list_is_bounded),
+		cmocka_unit_test(time_is_shared),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
