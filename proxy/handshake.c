@@ -97,14 +97,15 @@ static void on_deadline(void *arg)
 	end(arg, PROXY_HANDSHAKE_TIMED_OUT, "timed out");
 }
 
-void handshake_start(struct worker *worker, int fd, bool tunnels_only)
+void handshake_start(struct worker *worker, int fd,
+	const struct sock_addr *from, bool tunnels_only)
 {
 	struct handshake *handshake = xcalloc(1, sizeof(*handshake));
 	SSL *ssl = trust_accept(worker->trust, tunnels_only);
 
 	handshake->worker = worker;
 	handshake->tunnels_only = tunnels_only;
-	sock_peer_text(fd, handshake->source, sizeof(handshake->source));
+	sock_format(from, handshake->source, sizeof(handshake->source));
 	sock_nodelay(fd);
 	TAILQ_INSERT_TAIL(&worker->handshakes, handshake, entry);
 	worker->handshake_count++;

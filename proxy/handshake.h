@@ -11,11 +11,14 @@
 
 #include <stdbool.h>
 
+#include "shared/sock.h"
+
 struct handshake;
 struct worker;
 
 /* Takes fd. tunnels_only: 3024. */
-void handshake_start(struct worker *worker, int fd, bool tunnels_only);
+void handshake_start(struct worker *worker, int fd,
+	const struct sock_addr *from, bool tunnels_only);
 bool handshake_has_room(const struct worker *worker);
 /* Drops all, at the end of a worker. */
 void handshake_drop_all(struct worker *worker);

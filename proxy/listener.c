@@ -69,16 +69,18 @@ static void note_fd(struct listener *listener, int fd)
 static bool accept_one(struct listener *listener)
 {
 	struct worker *worker = listener->worker;
+	struct sock_addr from = {.len = sizeof(from.ss)};
 	int fd;
 
 	if (!listener->ops->admit(worker)) {
 		pause_listener(listener);
 		return false;
 	}
-	fd = accept4(listener->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	fd = accept4(listener->fd, (struct sockaddr *)&from.ss, &from.len,
+		SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd >= 0) {
 		note_fd(listener, fd);
-		listener->ops->on_accept(worker, listener->arg, fd);
+		listener->ops->on_accept(worker, listener->arg, fd, &from);
 		return !listener->paused;
 	}
 	switch (errno) {

@@ -9,12 +9,16 @@
 
 #include <stdbool.h>
 
+#include "shared/sock.h"
+
 struct listener;
 struct worker;
 
 struct listener_ops {
-	/* Takes fd: a connection, non-blocking. */
-	void (*on_accept)(struct worker *worker, void *arg, int fd);
+	/* Takes fd: a connection, non-blocking, perhaps gone already, when only
+	 * from still tells whose it was. */
+	void (*on_accept)(struct worker *worker, void *arg, int fd,
+		const struct sock_addr *from);
 	/* Whether one more may come. */
 	bool (*admit)(const struct worker *worker);
 	/* Frees arg when the listener ends; may be NULL. */

@@ -133,17 +133,11 @@ static const struct dial_ops dial_ops = {
 	.on_end = on_end,
 };
 
-/* The address, if allow_from has it. */
 static bool is_allowed(
-	const struct tcp_listener *listener, int fd, char source[SOCK_ADDR_MAX])
+	const struct tcp_listener *listener, const struct sock_addr *from)
 {
-	struct sock_addr addr = {.len = sizeof(addr.ss)};
-
-	if (getpeername(fd, (struct sockaddr *)&addr.ss, &addr.len) < 0)
-		return false;
-	sock_format(&addr, source, SOCK_ADDR_MAX);
 	for (unsigned i = 0; i < listener->range_count; i++) {
-		if (cidr_contains(&listener->ranges[i], &addr))
+		if (cidr_contains(&listener->ranges[i], from))
 			return true;
 	}
 	return false;
@@ -173,17 +167,19 @@ static void refuse(struct worker *worker, const struct tcp_listener *listener,
 	close(fd);
 }
 
-static void on_accept(struct worker *worker, void *arg, int fd)
+static void on_accept(
+	struct worker *worker, void *arg, int fd, const struct sock_addr *from)
 {
 	struct tcp_listener *listener = arg;
 	struct dial_ask ask = {.local_only = true};
-	char source[SOCK_ADDR_MAX] = "?";
+	char source[SOCK_ADDR_MAX];
 	char why[ROUTE_TEXT_MAX];
 	struct target_match match;
 	struct tcp_session *tcp;
 	const char *reason;
 
-	if (!is_allowed(listener, fd, source)) {
+	sock_format(from, source, sizeof(source));
+	if (!is_allowed(listener, from)) {
 		metric_add(&worker->metrics, PROXY_TCP_DENIED, 1);
 		refuse(worker, listener, fd, "not in allow_from", source);
 		return;

@@ -244,14 +244,16 @@ static const struct ipc_link_ops parent_ops = {
 
 /* --- start and end --- */
 
-static void on_client_accepted(struct worker *worker, void *arg, int fd)
+static void on_client_accepted(
+	struct worker *worker, void *arg, int fd, const struct sock_addr *from)
 {
-	handshake_start(worker, fd, false);
+	handshake_start(worker, fd, from, false);
 }
 
-static void on_tunnel_accepted(struct worker *worker, void *arg, int fd)
+static void on_tunnel_accepted(
+	struct worker *worker, void *arg, int fd, const struct sock_addr *from)
 {
-	handshake_start(worker, fd, true);
+	handshake_start(worker, fd, from, true);
 }
 
 static const struct listener_ops client_ops = {
