@@ -32,6 +32,9 @@ struct tls_identity {
 struct tls_identity *tls_identity_load(const char *directory, char **error_out);
 struct tls_identity *tls_identity_load_files(const char *cert, const char *key,
 	const char *host_ca, const char *user_ca, char **error_out);
+/* The same from texts; user_ca may be empty. */
+struct tls_identity *tls_identity_from_pem(const char *cert, const char *key,
+	const char *host_ca, const char *user_ca, char **error_out);
 struct tls_identity *tls_identity_ref(struct tls_identity *identity);
 void tls_identity_unref(struct tls_identity *identity);
 /* Unix seconds. */

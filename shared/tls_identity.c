@@ -23,7 +23,7 @@
 #define FILE_MAX (1 << 20)
 
 /* A regular file of at most FILE_MAX bytes; gives, or NULL with the reason. */
-static char *read_file(const char *path, size_t *len_out, char **error_out)
+static char *read_file(const char *path, char **error_out)
 {
 	int fd = open(path, O_RDONLY | O_CLOEXEC);
 	struct stat st;
@@ -43,51 +43,37 @@ static char *read_file(const char *path, size_t *len_out, char **error_out)
 				break;
 			len += n;
 		}
-		*len_out = len;
 	}
 	if (fd >= 0)
 		close(fd);
 	return text;
 }
 
-/* Prefixes the reason with the path. */
-static void blame(const char *path, char **error)
+/* Where the four parts come from, as errors name it. */
+struct origin {
+	const char *cert;
+	const char *key;
+	const char *host_ca;
+	const char *user_ca;
+};
+
+/* Prefixes the reason with where it was met. */
+static void blame(const char *where, char **error)
 {
-	char *text = xasprintf("%s: %s", path, *error);
+	char *text = xasprintf("%s: %s", where, *error);
 
 	free(*error);
 	*error = text;
 }
 
-static STACK_OF(X509) * load_certs(const char *path, char **error_out)
+static STACK_OF(X509) *
+	parse_certs(const char *where, const char *pem, char **error_out)
 {
-	size_t len;
-	char *pem = read_file(path, &len, error_out);
-	STACK_OF(X509) * certs;
+	STACK_OF(X509) *certs = pki_certs_from_pem(pem, strlen(pem), error_out);
 
-	if (!pem)
-		return NULL;
-	certs = pki_certs_from_pem(pem, len, error_out);
 	if (!certs)
-		blame(path, error_out);
-	free(pem);
+		blame(where, error_out);
 	return certs;
-}
-
-static EVP_PKEY *load_key(const char *path, char **error_out)
-{
-	size_t len;
-	char *pem = read_file(path, &len, error_out);
-	EVP_PKEY *key;
-
-	if (!pem)
-		return NULL;
-	key = pki_key_from_pem(pem, len, error_out);
-	if (!key)
-		blame(path, error_out);
-	wipe(pem, len);
-	free(pem);
-	return key;
 }
 
 static bool contains(STACK_OF(X509) * certs, X509 *cert)
@@ -177,32 +163,34 @@ static int finish(struct tls_identity *identity, char **error_out)
 	return -EINVAL;
 }
 
-struct tls_identity *tls_identity_load_files(const char *cert, const char *key,
-	const char *host_ca, const char *user_ca, char **error_out)
+static struct tls_identity *parse(const struct origin *origin, const char *cert,
+	const char *key, const char *host_ca, const char *user_ca,
+	char **error_out)
 {
 	struct tls_identity *identity = xcalloc(1, sizeof(*identity));
-	char *reason = NULL;
 
 	identity->refs = 1;
-	identity->chain = load_certs(cert, error_out);
+	identity->chain = parse_certs(origin->cert, cert, error_out);
 	if (!identity->chain)
 		goto fail;
 	identity->leaf = sk_X509_shift(identity->chain);
-	identity->key = load_key(key, error_out);
-	if (!identity->key)
+	identity->key = pki_key_from_pem(key, strlen(key), error_out);
+	if (!identity->key) {
+		blame(origin->key, error_out);
 		goto fail;
-	identity->host_ca = load_certs(host_ca, error_out);
+	}
+	identity->host_ca = parse_certs(origin->host_ca, host_ca, error_out);
 	if (!identity->host_ca)
 		goto fail;
-	if (user_ca && user_ca[0])
-		identity->user_ca = load_certs(user_ca, error_out);
+	if (user_ca)
+		identity->user_ca =
+			parse_certs(origin->user_ca, user_ca, error_out);
 	else
 		identity->user_ca = sk_X509_new_null();
 	if (!identity->user_ca)
 		goto fail;
-	if (finish(identity, &reason) < 0) {
-		blame(cert, &reason);
-		*error_out = reason;
+	if (finish(identity, error_out) < 0) {
+		blame(origin->cert, error_out);
 		goto fail;
 	}
 	return identity;
@@ -210,6 +198,45 @@ struct tls_identity *tls_identity_load_files(const char *cert, const char *key,
 fail:
 	tls_identity_unref(identity);
 	return NULL;
+}
+
+struct tls_identity *tls_identity_from_pem(const char *cert, const char *key,
+	const char *host_ca, const char *user_ca, char **error_out)
+{
+	static const struct origin origin = {
+		"certificate", "key", "host CA", "user CA"};
+
+	return parse(&origin, cert, key, host_ca,
+		user_ca && user_ca[0] ? user_ca : NULL, error_out);
+}
+
+struct tls_identity *tls_identity_load_files(const char *cert, const char *key,
+	const char *host_ca, const char *user_ca, char **error_out)
+{
+	struct origin origin = {cert, key, host_ca, user_ca};
+	bool with_user = user_ca && user_ca[0];
+	struct tls_identity *identity = NULL;
+	char *user_text = NULL;
+	char *host_text = NULL;
+	char *key_text = NULL;
+	char *cert_text = read_file(cert, error_out);
+
+	if (cert_text)
+		key_text = read_file(key, error_out);
+	if (key_text)
+		host_text = read_file(host_ca, error_out);
+	if (host_text && with_user)
+		user_text = read_file(user_ca, error_out);
+	if (host_text && (user_text || !with_user))
+		identity = parse(&origin, cert_text, key_text, host_text,
+			user_text, error_out);
+	if (key_text)
+		wipe(key_text, strlen(key_text));
+	free(key_text);
+	free(cert_text);
+	free(host_text);
+	free(user_text);
+	return identity;
 }
 
 struct tls_identity *tls_identity_load(const char *directory, char **error_out)
