@@ -160,6 +160,13 @@ const char *store_error(const struct store *store)
 	return sqlite3_errmsg(store->db);
 }
 
+bool store_is_damaged(const struct store *store)
+{
+	int code = sqlite3_errcode(store->db) & 0xff;
+
+	return code == SQLITE_CORRUPT || code == SQLITE_NOTADB;
+}
+
 /* ---- statements ---- */
 
 static sqlite3_stmt *text_bound(

@@ -32,6 +32,8 @@ char *store_set_aside(struct store *store, const char *reason);
 const char *store_path(const struct store *store);
 /* Of the last failure; borrowed until the next call. */
 const char *store_error(const struct store *store);
+/* Whether that failure means that the file is of no use any more. */
+bool store_is_damaged(const struct store *store);
 /* Where the cache stands; a zeroed one when it is empty. */
 int store_meta(struct store *store, struct cache_meta *out);
 

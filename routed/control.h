@@ -1,0 +1,12 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#pragma once
+
+/*
+ * peerctl's questions: status, ls, routes, proxies. Answered from the cache
+ * and from what the parts say of themselves; never from authd.
+ */
+
+#include "shared/ctl.h"
+
+/* For ctl_serve(), with the struct routed as argument. */
+extern const struct ctl_verb control_verbs[];
