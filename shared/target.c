@@ -164,9 +164,10 @@ static void list_candidates(const struct target *target,
 	}
 }
 
+/* lacks: what no service of the agent has, if it has any. */
 static void explain_none(const struct target *target,
-	const struct target_match *matches, size_t count, char *text,
-	size_t size)
+	const struct target_match *matches, size_t count, const char *lacks,
+	char *text, size_t size)
 {
 	struct target any = *target;
 
@@ -178,7 +179,7 @@ static void explain_none(const struct target *target,
 	}
 	snprintf(text, size,
 		"agent %s has no service %s; it has:", agent_text(target),
-		target->service);
+		lacks);
 	list_candidates(&any, matches, count, false, text, size);
 }
 
@@ -187,16 +188,21 @@ enum target_result target_choose(const struct target *target,
 	char *text, size_t size)
 {
 	struct choice choice = choose(target, matches, count, false);
+	char lacks[24];
 
 	if (!choice.count) {
-		explain_none(target, matches, count, text, size);
+		explain_none(
+			target, matches, count, target->service, text, size);
 		return TARGET_NONE;
 	}
 	if (choice.count > 1 && !choice.many_agents && target->port) {
-		struct choice by_port = choose(target, matches, count, true);
-
-		if (by_port.count == 1)
-			choice = by_port;
+		choice = choose(target, matches, count, true);
+		if (!choice.count) {
+			snprintf(lacks, sizeof(lacks), "at port %u",
+				(unsigned)target->port);
+			explain_none(target, matches, count, lacks, text, size);
+			return TARGET_NONE;
+		}
 	}
 	if (choice.count == 1) {
 		*index_out = choice.index;

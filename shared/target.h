@@ -34,8 +34,9 @@ struct target_match {
 enum target_result { TARGET_ONE, TARGET_NONE, TARGET_AMBIGUOUS };
 
 /*
- * Chooses among the services of the agents that bear the target's name:
- * service name if given, else port if it singles one out, else the only one.
+ * Chooses among the services of the agents that bear the target's name: the
+ * service of the name given; else the only one, whatever the port (HTTP
+ * libraries always write one); else the only one that has the port.
  * TARGET_ONE writes *index_out. text gets the reason otherwise, naming the
  * candidates (at most 8).
  */

@@ -156,9 +156,9 @@ static void test_the_reason_names_the_candidates(void **state)
 	check_text("db", one_agent, 2, TARGET_AMBIGUOUS,
 		"db is ambiguous, write one of: ssh.db (node, port 22), "
 		"pg.db (db, port 5432)");
-	check_text("db:80", one_agent, 2, TARGET_AMBIGUOUS,
-		"db is ambiguous, write one of: ssh.db (node, port 22), "
-		"pg.db (db, port 5432)");
+	check_text("db:80", one_agent, 2, TARGET_NONE,
+		"agent db has no service at port 80; it has: ssh.db (node, "
+		"port 22), pg.db (db, port 5432)");
 	/* two agents of one name, even where the port tells them apart */
 	check_text("pg.db:5433", two_agents, 2, TARGET_AMBIGUOUS,
 		"db is ambiguous, write one of: pg." UUID_A
