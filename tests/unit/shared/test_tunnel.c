@@ -146,6 +146,11 @@ static void test_stalled_service_is_bounded_and_loses_nothing(void **state)
 	check_stalled_reader(TUNNEL_AGENT);
 }
 
+static bool holds_two_mib(void *arg)
+{
+	return scene_stats(scene_of(arg), 0).bytes_held > 2 * MIB;
+}
+
 /* More stalled streams than fit the connection window: had they kept its
  * credit, everything would stop. */
 static void test_many_stalled_readers_stop_nobody(void **state)
@@ -160,8 +165,7 @@ static void test_many_stalled_readers_stop_nobody(void **state)
 		scene.pairs[i].client.paused = true;
 		pair_open(&scene.pairs[i]);
 	}
-	run_for(scene.loop, 300);
-	assert_true(scene_stats(&scene, 0).bytes_held > 2 * MIB);
+	run_until(scene.loop, holds_two_mib, &scene, 10);
 	echo = &scene.pairs[40];
 	echo->client.to_send = echo->service.to_send = MIB;
 	pair_open(echo);
@@ -174,6 +178,16 @@ static void test_many_stalled_readers_stop_nobody(void **state)
 	for (unsigned i = 0; i < 40; i++)
 		pair_check_whole(&scene.pairs[i]);
 	scene_end(&scene);
+}
+
+static bool somebody_reset(void *arg)
+{
+	struct scene *scene = scene_of(arg);
+
+	for (unsigned i = 0; i < scene->pair_count; i++)
+		if (scene->pairs[i].proxy_over)
+			return true;
+	return false;
 }
 
 static void test_memory_bound_of_the_hub_resets_who_exceeds_it(void **state)
@@ -190,13 +204,19 @@ static void test_memory_bound_of_the_hub_resets_who_exceeds_it(void **state)
 		scene.pairs[i].client.paused = true;
 		pair_open(&scene.pairs[i]);
 	}
-	run_for(scene.loop, 500);
+	run_until(scene.loop, somebody_reset, &scene, 10);
+	run_for(scene.loop, 100);
 	assert_true(scene_stats(&scene, 0).bytes_held <= settings.buffer_max);
 	for (unsigned i = 0; i < 20; i++)
 		reset += scene.pairs[i].proxy_result.error == -ENOBUFS;
 	assert_true(reset > 0 && reset < 20);
 	assert_false(scene.over[0] || scene.over[1]);
 	scene_end(&scene);
+}
+
+static bool agent_side_over(void *arg)
+{
+	return scene_of(arg)->pairs[0].agent_over;
 }
 
 /* The last bytes and END_STREAM have come, the client is slow, and the tunnel
@@ -213,9 +233,9 @@ static void test_received_bytes_outlive_the_tunnel(void **state)
 	pair->service.to_send = 400000;
 	pair->client.paused = true;
 	pair_open(pair);
-	run_for(scene.loop, 200);
+	run_until(scene.loop, agent_side_over, &scene, 10);
+	run_for(scene.loop, 50);
 	assert_true(scene_stats(&scene, 0).bytes_held > 0);
-	assert_true(pair->agent_over);
 	tunnel_close(scene.tunnels[TUNNEL_AGENT], 0, "gone");
 	run_until(scene.loop, both_over, &scene, 5);
 	assert_true(pair->proxy_over);
@@ -264,6 +284,19 @@ static void test_vanished_client_resets_the_stream_only(void **state)
 	scene_end(&scene);
 }
 
+static bool service_has_sent(void *arg)
+{
+	return scene_of(arg)->pairs[0].service.shut;
+}
+
+/* What the client sent in vain may make its end a reset. */
+static bool client_is_done(void *arg)
+{
+	const struct endpoint *client = &scene_of(arg)->pairs[0].client;
+
+	return client->eof || client->error;
+}
+
 /* A service that answers and closes with unread input must still be heard. */
 static void test_answer_of_a_service_that_left_arrives(void **state)
 {
@@ -277,15 +310,14 @@ static void test_answer_of_a_service_that_left_arrives(void **state)
 	pair->client.paused = true;
 	pair->service.to_send = 400000;
 	pair_open(pair);
-	run_for(scene.loop, 100);
-	assert_true(pair->service.shut);
+	run_until(scene.loop, service_has_sent, &scene, 10);
+	run_for(scene.loop, 50);
 	endpoint_stop(&pair->service);
 	pair->client.to_send = MIB;
 	endpoint_send(&pair->client);
 	run_for(scene.loop, 100);
 	endpoint_resume(&pair->client);
-	run_until(scene.loop, pair_over, &scene, 5);
-	run_for(scene.loop, 20);
+	run_until(scene.loop, client_is_done, &scene, 5);
 	assert_int_equal(pair->client.received, 400000);
 	assert_false(pair->client.corrupt);
 	scene_end(&scene);
