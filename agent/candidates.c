@@ -205,12 +205,11 @@ uint32_t candidates_failed(struct candidates *candidates, const char *key,
 
 	if (!entry)
 		return 0;
-	entry->busy = false;
 	entry->not_before = now + backoff_failed(&entry->backoff, random);
 	return entry->backoff.failures;
 }
 
-void candidates_connected(struct candidates *candidates, const char *key)
+void candidates_idle(struct candidates *candidates, const char *key)
 {
 	struct entry *entry = find(candidates, key);
 

@@ -36,18 +36,18 @@ struct candidate {
 	uint16_t default_port;
 };
 
-/* True: *out is to be dialed now, and not offered again until it was said what
- * became of it. False: *due_out is when to ask again; INT64_MAX: when something
- * changed. */
+/* True: *out is to be dialed now, and not offered again until
+ * candidates_idle(). False: *due_out is when to ask again; INT64_MAX: when
+ * something changed. */
 bool candidates_pick(struct candidates *candidates,
 	const struct tracker *tracker, int64_t now, uint32_t random,
 	struct candidate *out, int64_t *due_out);
+/* It is no longer being dialed. */
+void candidates_idle(struct candidates *candidates, const char *key);
 
-/* It did not answer, was claimed already, or its tunnel has ended. Returns how
- * many times in a row. */
+/* It did not answer, was claimed already, or its tunnel has ended: it waits.
+ * Returns how many times in a row. */
 uint32_t candidates_failed(struct candidates *candidates, const char *key,
 	int64_t now, uint32_t random);
-/* Its tunnel stands; it may be dialed again (a load balancer has more). */
-void candidates_connected(struct candidates *candidates, const char *key);
 /* Its tunnel has stood for a while: failures are forgotten. */
 void candidates_settled(struct candidates *candidates, const char *key);

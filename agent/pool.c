@@ -32,6 +32,7 @@ struct attempt {
 	struct connect *connect;
 	char key[320];
 	char addr[SOCK_ADDR_MAX]; /* what is dialed, for the log */
+	int64_t since;
 };
 
 /* A tunnel and the candidate it came from. */
@@ -127,6 +128,7 @@ static void on_settled(void *arg, struct uplink *uplink)
 	struct member *member = arg;
 
 	candidates_settled(member->pool->candidates, member->key);
+	candidates_settled(member->pool->candidates, uplink_proxy_id(uplink));
 }
 
 static void stop_if_empty(struct pool *pool)
@@ -137,6 +139,20 @@ static void stop_if_empty(struct pool *pool)
 		pool->on_stopped = NULL;
 		fn(pool->stopped_arg);
 	}
+}
+
+/* A tunnel nobody closed has ended: neither the way it was opened by nor the
+ * proxy itself is the first choice for the next. */
+static void lose(struct member *member)
+{
+	struct pool *pool = member->pool;
+	const char *id = uplink_proxy_id(member->uplink);
+	int64_t now = loop_now(pool->config.loop);
+
+	tracker_release(pool->tracker, id);
+	candidates_failed(pool->candidates, member->key, now, random_bits());
+	if (strcmp(id, member->key) != 0)
+		candidates_failed(pool->candidates, id, now, random_bits());
 }
 
 static void on_uplink_end(void *arg, struct uplink *uplink, const char *reason)
@@ -150,11 +166,8 @@ static void on_uplink_end(void *arg, struct uplink *uplink, const char *reason)
 	metric_add(pool->config.metrics, SERIES_TUNNELS_ENDED, 1);
 	log_at(closing ? LOG_INFO : LOG_WARN, "tunnel ended: %s proxy=%s",
 		reason, uplink_proxy_id(uplink));
-	if (!closing) {
-		tracker_release(pool->tracker, uplink_proxy_id(uplink));
-		candidates_failed(pool->candidates, member->key,
-			loop_now(pool->config.loop), random_bits());
-	}
+	if (!closing)
+		lose(member);
 	loop_free_later(pool->config.loop, free, member);
 	stop_if_empty(pool);
 	review_soon(pool);
@@ -198,6 +211,7 @@ static void attempt_failed(
 	uint32_t failures = candidates_failed(pool->candidates, attempt->key,
 		loop_now(pool->config.loop), random_bits());
 
+	candidates_idle(pool->candidates, attempt->key);
 	tracker_return(pool->tracker);
 	metric_add(pool->config.metrics, SERIES_CONNECT_FAILURES + failure, 1);
 	/* Behind a load balancer a proxy we have is no news. Other failures are
@@ -225,7 +239,7 @@ static void on_connected(void *arg, const struct connect_result *result)
 	if (!tracker_claim(pool->tracker, result->proxy.uuid,
 		    loop_now(pool->config.loop)))
 		fatal("proxy claimed twice");
-	candidates_connected(pool->candidates, attempt->key);
+	candidates_idle(pool->candidates, attempt->key);
 	member = xcalloc(1, sizeof(*member));
 	member->pool = pool;
 	strcpy(member->key, attempt->key);
@@ -254,6 +268,7 @@ static void attempt_start(struct pool *pool, const struct candidate *candidate)
 	};
 
 	attempt->pool = pool;
+	attempt->since = loop_now(pool->config.loop);
 	strcpy(attempt->key, candidate->key);
 	snprintf(attempt->addr, sizeof(attempt->addr), "%s",
 		candidate->addrs[0]);
@@ -263,22 +278,60 @@ static void attempt_start(struct pool *pool, const struct candidate *candidate)
 		&request, on_connected, attempt);
 }
 
-/* Starts what the tracker grants; returns when to look again. */
+static void attempt_drop(struct attempt *attempt)
+{
+	struct pool *pool = attempt->pool;
+
+	connect_free(attempt->connect);
+	candidates_idle(pool->candidates, attempt->key);
+	tracker_return(pool->tracker);
+	attempt_end(attempt);
+}
+
+/* An attempt may be started. With no tunnel at all, a proxy that hangs must not
+ * cost CONNECT_WHOLE_MS: *due_out is when another way may be tried besides. */
+static bool may_start(struct pool *pool, int64_t now, int64_t *due_out)
+{
+	struct attempt *newest = LIST_FIRST(&pool->attempts);
+
+	*due_out = INT64_MAX;
+	if (pool->attempt_count >= POOL_ATTEMPTS_MAX)
+		return false;
+	if (tracker_lease(pool->tracker, now))
+		return true;
+	if (tracker_claimed(pool->tracker) || !newest)
+		return false;
+	if (now < newest->since + POOL_HEDGE_MS) {
+		*due_out = newest->since + POOL_HEDGE_MS;
+		return false;
+	}
+	return tracker_lease_extra(pool->tracker);
+}
+
+/* Starts what is granted; returns when to look again. */
 static int64_t open_tunnels(struct pool *pool, int64_t now)
 {
 	struct candidate candidate;
 	int64_t due;
 
-	while (pool->attempt_count < POOL_ATTEMPTS_MAX &&
-		tracker_lease(pool->tracker, now)) {
+	while (may_start(pool, now, &due)) {
 		if (!candidates_pick(pool->candidates, pool->tracker, now,
 			    random_bits(), &candidate, &due)) {
 			tracker_return(pool->tracker);
-			return due;
+			break;
 		}
 		attempt_start(pool, &candidate);
 	}
-	return INT64_MAX;
+	return due;
+}
+
+/* Ends attempts that a tunnel has made needless, the newest first. */
+static void drop_excess(struct pool *pool, int64_t now)
+{
+	size_t excess = tracker_excess(pool->tracker, now);
+
+	while (excess-- > 0 && !LIST_EMPTY(&pool->attempts))
+		attempt_drop(LIST_FIRST(&pool->attempts));
 }
 
 /* Marks what is too much; gives the members in the order of the marks. */
@@ -404,6 +457,7 @@ static void on_review(struct loop_task *task)
 	if (due < next)
 		next = due;
 	ask_for_fleet(pool, now);
+	drop_excess(pool, now);
 	due = open_tunnels(pool, now);
 	if (due < next)
 		next = due;
@@ -454,13 +508,8 @@ void pool_set_ctx(struct pool *pool, SSL_CTX *ctx)
 
 static void drop_attempts(struct pool *pool)
 {
-	struct attempt *attempt;
-
-	while ((attempt = LIST_FIRST(&pool->attempts))) {
-		connect_free(attempt->connect);
-		tracker_return(pool->tracker);
-		attempt_end(attempt);
-	}
+	while (!LIST_EMPTY(&pool->attempts))
+		attempt_drop(LIST_FIRST(&pool->attempts));
 	find_free(pool->find);
 	pool->find = NULL;
 }

@@ -17,6 +17,8 @@
 #include "shared/tunnel.h"
 
 #define POOL_ATTEMPTS_MAX 4
+/* Without any tunnel, a further way is tried after so long. */
+#define POOL_HEDGE_MS 2000
 /* Surplus tunnels are closed when they have been surplus for so long: a fleet
  * in the middle of a restart changes its mind. */
 #define POOL_SURPLUS_MS 5000

@@ -215,6 +215,24 @@ bool tracker_lease(struct tracker *tracker, int64_t now)
 	return true;
 }
 
+bool tracker_lease_extra(struct tracker *tracker)
+{
+	if (tracker->claim_count)
+		return false;
+	tracker->leases++;
+	return true;
+}
+
+size_t tracker_excess(const struct tracker *tracker, int64_t now)
+{
+	size_t wanted = target(tracker), had = have(tracker, now);
+
+	if (!tracker->claim_count)
+		return 0;
+	wanted = wanted > had ? wanted - had : 0;
+	return tracker->leases > wanted ? tracker->leases - wanted : 0;
+}
+
 void tracker_return(struct tracker *tracker)
 {
 	assert(tracker->leases > 0);

@@ -62,6 +62,11 @@ int64_t tracker_expire(struct tracker *tracker, int64_t now);
 /* Whether a tunnel may be tried; true grants a lease, to be ended by exactly
  * one of tracker_claim() and tracker_return(). */
 bool tracker_lease(struct tracker *tracker, int64_t now);
+/* One more, whatever the target, for an agent without any tunnel whose attempts
+ * take long; false when there is a tunnel. */
+bool tracker_lease_extra(struct tracker *tracker);
+/* How many leases are more than is needed, now that a tunnel came of one. */
+size_t tracker_excess(const struct tracker *tracker, int64_t now);
 void tracker_return(struct tracker *tracker);
 /* Turns a lease into a claim; false: claimed already, and the lease is still
  * to be returned. */

@@ -47,6 +47,7 @@ static void claim(struct fixture *f, int n)
 
 static void went_wrong(struct fixture *f)
 {
+	candidates_idle(f->candidates, f->got.key);
 	candidates_failed(f->candidates, f->got.key, f->now, 0);
 }
 
@@ -135,7 +136,7 @@ static void test_only_a_settled_tunnel_resets_the_backoff(void **state)
 	for (int i = 0; i < 3; i++) {
 		f->now = i * 100000;
 		assert_true(pick(f, 0));
-		candidates_connected(f->candidates, "server 0");
+		candidates_idle(f->candidates, "server 0");
 		went_wrong(f); /* its tunnel has ended */
 		assert_true(pick(f, 0));
 		went_wrong(f);
@@ -161,7 +162,7 @@ static void test_a_forgotten_proxy_is_no_candidate(void **state)
 	assert_string_equal(f->got.key, proxy_id(2));
 	f->now = TRACKER_EXPIRY_MS;
 	tracker_expire(f->tracker, f->now);
-	candidates_failed(f->candidates, proxy_id(2), f->now, 0);
+	candidates_idle(f->candidates, proxy_id(2));
 	for (int i = 0; i < 2; i++) {
 		assert_true(pick(f, i));
 		assert_memory_equal(f->got.key, "server", 6);
@@ -182,8 +183,8 @@ static void test_draining_ones_are_the_last_resort(void **state)
 		assert_true(pick(f, 0));
 	}
 	assert_false(pick(f, 0)); /* with no tunnel at all, even p2 */
-	candidates_connected(f->candidates, proxy_id(1));
-	candidates_connected(f->candidates, proxy_id(2));
+	candidates_idle(f->candidates, proxy_id(1));
+	candidates_idle(f->candidates, proxy_id(2));
 	claim(f, 1);
 	assert_false(pick(f, 0));
 }
