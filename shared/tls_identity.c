@@ -84,8 +84,17 @@ static bool contains(STACK_OF(X509) * certs, X509 *cert)
 	return false;
 }
 
+static bool add_certs(X509_STORE *store, STACK_OF(X509) * certs)
+{
+	bool ok = true;
+
+	for (int i = 0; ok && i < sk_X509_num(certs); i++)
+		ok = X509_STORE_add_cert(store, sk_X509_value(certs, i));
+	return ok;
+}
+
 /* Puts the CAs that lead from the leaf to its root behind it, unless the file
- * had them. */
+ * had them. The root is a host CA, or for a user's identity the user CA. */
 static bool complete_chain(struct tls_identity *identity)
 {
 	X509_STORE *store = X509_STORE_new();
@@ -93,10 +102,8 @@ static bool complete_chain(struct tls_identity *identity)
 	STACK_OF(X509) * found;
 	bool ok = store && ctx;
 
-	for (int i = 0; ok && i < sk_X509_num(identity->host_ca); i++)
-		ok = X509_STORE_add_cert(
-			store, sk_X509_value(identity->host_ca, i));
-	ok = ok &&
+	ok = ok && add_certs(store, identity->host_ca) &&
+	     add_certs(store, identity->user_ca) &&
 	     X509_STORE_CTX_init(ctx, store, identity->leaf, identity->chain);
 	if (ok) {
 		/* An expired identity is whole; what it is good for is decided
@@ -153,7 +160,7 @@ static int finish(struct tls_identity *identity, char **error_out)
 	}
 	if (!complete_chain(identity)) {
 		*error_out = xstrdup("the certificate was not issued by the "
-				     "host CA given");
+				     "host CA nor by the user CA given");
 		return -EINVAL;
 	}
 	encode(identity);

@@ -196,6 +196,22 @@ static void test_torn_identities_are_refused(void **state)
 	EVP_PKEY_free(other);
 }
 
+/* As `peerctl identity issue` leaves it: a user's leaf beside both CAs. */
+static void test_a_users_identity_leads_to_the_user_ca(void **state)
+{
+	struct fixture *f = *state;
+	struct tls_identity *identity;
+	char *error = NULL;
+
+	write_identity(f, "ops", true);
+	identity = tls_identity_load(f->dir, &error);
+	assert_non_null(identity);
+	assert_int_equal(1, sk_X509_num(identity->chain));
+	assert_int_equal(
+		0, X509_cmp(sk_X509_value(identity->chain, 0), f->user_ca));
+	tls_identity_unref(identity);
+}
+
 static void test_user_ca_may_be_absent(void **state)
 {
 	struct fixture *f = *state;
@@ -579,6 +595,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_identity_is_loaded_with_its_ca_in_the_chain),
 		TEST(test_torn_identities_are_refused),
+		TEST(test_a_users_identity_leads_to_the_user_ca),
 		TEST(test_user_ca_may_be_absent),
 		TEST(test_only_tls_1_3),
 		TEST(test_no_session_is_ever_resumed),
