@@ -20,6 +20,7 @@
 #include "shared/alloc.h"
 #include "shared/http.h"
 #include "shared/identity.h"
+#include "shared/pki.h"
 #include "shared/sock.h"
 #include "shared/tls.h"
 
@@ -144,6 +145,22 @@ static bool wait_tls(struct opening *o, int ret, const char *what)
 	return true;
 }
 
+/* The certificates of a PEM file; gives, or NULL. */
+static STACK_OF(X509) * load_certs(struct opening *o, const char *path)
+{
+	STACK_OF(X509) * certs;
+	char *pem = file_read(path);
+
+	if (!pem) {
+		give_up(o, "%s: %s (see peerctl identity issue)", path,
+			strerror(errno));
+		return NULL;
+	}
+	certs = pki_certs_from_pem(pem, strlen(pem), o->error_out);
+	free(pem);
+	return certs;
+}
+
 static bool check_role(struct opening *o)
 {
 	X509 *leaf = SSL_get0_peer_certificate(o->client->ssl);
@@ -159,20 +176,43 @@ static bool check_role(struct opening *o)
 	return true;
 }
 
+/* Trusts the host CA; shows the user's certificate, which another CA issued:
+ * so it is no identity in the sense of tls.h. */
+static bool make_ctx(struct opening *o)
+{
+	const char *dir = o->request->identity;
+	char *host_ca = xasprintf("%s/host_ca.pem", dir);
+	char *cert = xasprintf("%s/cert.pem", dir);
+	char *key = xasprintf("%s/key.pem", dir);
+	struct tls_identity trust = {.host_ca = load_certs(o, host_ca)};
+	SSL_CTX *ctx = NULL;
+	char text[256];
+	bool ok = false;
+
+	if (trust.host_ca)
+		ctx = tls_client_ctx(&trust, o->error_out);
+	if (ctx)
+		ok = SSL_CTX_use_certificate_chain_file(ctx, cert) == 1 &&
+		     SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) ==
+			     1;
+	if (ctx && !ok) {
+		tls_error_text(text, sizeof(text));
+		give_up(o, "%s and %s: %s", cert, key, text);
+	}
+	o->client->ctx = ctx;
+	sk_X509_pop_free(trust.host_ca, X509_free);
+	free(host_ca);
+	free(cert);
+	free(key);
+	return ok;
+}
+
 static bool start_tls(struct opening *o)
 {
 	struct client *client = o->client;
-	struct tls_identity *identity =
-		tls_identity_load(o->request->identity, o->error_out);
 	char name[IDENTITY_SERVER_NAME_MAX];
 	int ret;
 
-	if (!identity)
-		return false;
-	client->ctx = tls_client_ctx(identity, o->error_out);
-	tls_identity_unref(identity);
-	if (!client->ctx)
-		return false;
 	client->ssl = SSL_new(client->ctx);
 	identity_server_name(o->cluster, name);
 	if (!client->ssl || !SSL_set_fd(client->ssl, client->fd) ||
@@ -292,7 +332,9 @@ static bool read_cluster(struct opening *o)
 	char *path = xasprintf("%s/cluster_name", o->request->identity);
 	bool ok = true;
 
-	o->cluster = file_read_line(path);
+	o->cluster = file_read(path);
+	if (o->cluster)
+		o->cluster[strcspn(o->cluster, "\n")] = '\0';
 	if (!o->cluster)
 		ok = give_up(o, "%s: %s (see peerctl identity issue)", path,
 			strerror(errno));
@@ -316,8 +358,8 @@ struct client *client_open(
 
 	*error_out = NULL;
 	client->fd = -1;
-	ok = read_cluster(&o) && connect_proxy(&o) && start_tls(&o) &&
-	     send_request(&o) && read_answer(&o);
+	ok = read_cluster(&o) && make_ctx(&o) && connect_proxy(&o) &&
+	     start_tls(&o) && send_request(&o) && read_answer(&o);
 	free(o.cluster);
 	if (ok)
 		return client;

@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,8 @@
 #include <unistd.h>
 
 #include "shared/alloc.h"
+
+#define FILE_SIZE_MAX 65536
 
 static int write_all(int fd, const char *data, size_t len)
 {
@@ -47,19 +50,22 @@ int file_write(const char *path, mode_t mode, const void *data, size_t len)
 	return ret;
 }
 
-char *file_read_line(const char *path)
+char *file_read(const char *path)
 {
-	char text[1024];
 	FILE *file = fopen(path, "re");
-	char *line;
+	char *text;
+	size_t len;
+	bool ok;
 
 	if (!file)
 		return NULL;
-	line = fgets(text, sizeof(text), file);
+	text = xcalloc(1, FILE_SIZE_MAX + 1);
+	len = fread(text, 1, FILE_SIZE_MAX + 1, file);
+	ok = !ferror(file) && len <= FILE_SIZE_MAX && !memchr(text, 0, len);
 	fclose(file);
-	if (!line)
-		errno = EBADMSG;
-	else
-		line[strcspn(line, "\n")] = '\0';
-	return line ? xstrdup(line) : NULL;
+	if (ok)
+		return text;
+	free(text);
+	errno = EBADMSG;
+	return NULL;
 }

@@ -7,6 +7,5 @@
 /* Writes a whole file with this mode, replacing one of that name; never seen
  * half written, nor readable by others meanwhile. 0 or -errno. */
 int file_write(const char *path, mode_t mode, const void *data, size_t len);
-/* A small text file without its last newline (gives, to free()), or NULL and
- * errno. */
-char *file_read_line(const char *path);
+/* A text file of at most 64 KiB (gives, to free()), or NULL and errno. */
+char *file_read(const char *path);
