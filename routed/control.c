@@ -170,13 +170,19 @@ static int collect_proxies(struct routed *routed, json_t *array)
 	return count;
 }
 
+static void fail_unread(struct ctl_call *call, struct routed *routed)
+{
+	ctl_fail(call, "the cache cannot be read; see routed's log");
+	mirror_suspect(routed->mirror);
+}
+
 static void handle_proxies(struct ctl_call *call, void *arg, json_t *args)
 {
 	json_t *array = json_array();
 
 	if (collect_proxies(arg, array) < 0) {
 		json_decref(array);
-		ctl_fail(call, "the cache cannot be read");
+		fail_unread(call, arg);
 		return;
 	}
 	ctl_reply(call, json_pack("{s:o}", "proxies", array));
@@ -274,7 +280,7 @@ static void list_agents(
 		count = cache_tunnels_all(cache, add_tunnel, &listing);
 	if (count < 0) {
 		json_decref(listing.agents);
-		ctl_fail(call, "the cache cannot be read");
+		fail_unread(call, routed);
 	} else {
 		ctl_reply(call, json_pack("{s:o}", "agents", listing.agents));
 	}

@@ -278,6 +278,7 @@ static void on_pinned(void *arg, X509 *ca, const char *why)
 	char *error = NULL;
 	char *token;
 
+	join->fetch = NULL; /* frees itself now */
 	if (!ca) {
 		fail(join, "no CA with the pin", why);
 		return;

@@ -268,6 +268,15 @@ struct cache *mirror_cache(struct mirror *mirror)
 	return mirror->cache;
 }
 
+void mirror_suspect(struct mirror *mirror)
+{
+	char *fault = mirror->store ? store_check(mirror->store) : NULL;
+
+	if (fault)
+		rebuild(mirror, fault);
+	free(fault);
+}
+
 const char *mirror_path(const struct mirror *mirror)
 {
 	return mirror->store ? store_path(mirror->store) : "";

@@ -36,6 +36,8 @@ void mirror_stop(struct mirror *mirror);
 /* For lookups; NULL when the file cannot be read. Borrowed until the next turn
  * of the loop. */
 struct cache *mirror_cache(struct mirror *mirror);
+/* A lookup has failed: has the file checked, and rebuilt if need be. */
+void mirror_suspect(struct mirror *mirror);
 const char *mirror_path(const struct mirror *mirror);
 /* false: nothing has ever been mirrored into this file. */
 bool mirror_position(const struct mirror *mirror, struct cache_meta *out);

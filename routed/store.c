@@ -160,6 +160,11 @@ const char *store_error(const struct store *store)
 	return sqlite3_errmsg(store->db);
 }
 
+char *store_check(const struct store *store)
+{
+	return store_file_check(store->path);
+}
+
 bool store_is_damaged(const struct store *store)
 {
 	int code = sqlite3_errcode(store->db) & 0xff;

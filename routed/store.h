@@ -32,6 +32,9 @@ char *store_set_aside(struct store *store, const char *reason);
 const char *store_path(const struct store *store);
 /* Of the last failure; borrowed until the next call. */
 const char *store_error(const struct store *store);
+/* Reads the whole file anew, past what is held in memory: what is wrong with
+ * it (gives), or NULL. */
+char *store_check(const struct store *store);
 /* Whether that failure means that the file is of no use any more. */
 bool store_is_damaged(const struct store *store);
 /* Where the cache stands; a zeroed one when it is empty. */

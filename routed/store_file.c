@@ -180,6 +180,15 @@ static sqlite3 *open_existing(const char *path, char **fault_out)
 	return NULL;
 }
 
+char *store_file_check(const char *path)
+{
+	char *fault;
+	sqlite3 *db = open_existing(path, &fault);
+
+	sqlite3_close(db);
+	return fault;
+}
+
 static sqlite3 *open_new(const char *path, char **error_out)
 {
 	sqlite3 *db = NULL;

@@ -13,6 +13,8 @@
  * (gives) on failure. */
 sqlite3 *store_file_open(const char *directory, char **path_out,
 	char **notice_out, char **error_out);
+/* What is wrong with the file in use, read anew; gives, NULL: nothing. */
+char *store_file_check(const char *path);
 /* Renames path (with its WAL files) to path.bad-<unix time>. Gives a line that
  * says so and why. */
 char *store_file_set_aside(const char *path, const char *reason);
