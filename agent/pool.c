@@ -10,30 +10,18 @@
 #include "agent/pool.h"
 
 #include <assert.h>
-#include <openssl/rand.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/queue.h>
 
-#include "agent/candidates.h"
-#include "agent/connect.h"
+#include "agent/attempts.h"
 #include "agent/find.h"
 #include "agent/series.h"
 #include "agent/uplink.h"
 #include "shared/alloc.h"
 #include "shared/log.h"
 #include "shared/tls.h"
-
-/* One attempt: from lease to claim, or back. */
-struct attempt {
-	LIST_ENTRY(attempt) entry;
-	struct pool *pool;
-	struct connect *connect;
-	char key[320];
-	char addr[SOCK_ADDR_MAX]; /* what is dialed, for the log */
-	int64_t since;
-};
 
 /* A tunnel and the candidate it came from. */
 struct member {
@@ -50,8 +38,7 @@ struct pool {
 	struct tracker *tracker;
 	struct candidates *candidates;
 	struct strategy strategy;
-	LIST_HEAD(, attempt) attempts;
-	unsigned attempt_count;
+	struct attempts *attempts;
 	LIST_HEAD(, member) members;
 
 	struct loop_task review;
@@ -71,15 +58,6 @@ struct pool {
 
 /* At least this between two questions for the fleet. */
 #define FIND_MS 30000
-
-static uint32_t random_bits(void)
-{
-	uint32_t bits;
-
-	if (RAND_bytes((unsigned char *)&bits, sizeof(bits)) != 1)
-		bits = (uint32_t)rand();
-	return bits;
-}
 
 static void review_soon(struct pool *pool)
 {
@@ -150,9 +128,10 @@ static void lose(struct member *member)
 	int64_t now = loop_now(pool->config.loop);
 
 	tracker_release(pool->tracker, id);
-	candidates_failed(pool->candidates, member->key, now, random_bits());
+	candidates_failed(
+		pool->candidates, member->key, now, attempts_random());
 	if (strcmp(id, member->key) != 0)
-		candidates_failed(pool->candidates, id, now, random_bits());
+		candidates_failed(pool->candidates, id, now, attempts_random());
 }
 
 static void on_uplink_end(void *arg, struct uplink *uplink, const char *reason)
@@ -179,6 +158,27 @@ static const struct uplink_ops uplink_ops = {
 	.on_end = on_uplink_end,
 };
 
+/* A proxy has answered: the pool has one more. */
+static void on_connected(
+	void *arg, const char *key, const struct connect_result *result)
+{
+	struct pool *pool = arg;
+	struct member *member = xcalloc(1, sizeof(*member));
+
+	member->pool = pool;
+	snprintf(member->key, sizeof(member->key), "%s", key);
+	LIST_INSERT_HEAD(&pool->members, member, entry);
+	metric_add(pool->config.metrics, SERIES_TUNNELS, 1);
+	metric_add(pool->config.metrics, SERIES_TUNNELS_OPENED, 1);
+	member->uplink = uplink_new(&pool->uplink_config, result->fd,
+		result->ssl, &result->proxy, &uplink_ops, member);
+}
+
+static void on_change(void *arg)
+{
+	review_soon(arg);
+}
+
 /* Closes what is claimed; the claim goes at once. */
 static void close_member(
 	struct member *member, uint32_t linger_ms, const char *why)
@@ -187,151 +187,6 @@ static void close_member(
 		return;
 	tracker_release(member->pool->tracker, uplink_proxy_id(member->uplink));
 	uplink_close(member->uplink, linger_ms, why);
-}
-
-static bool is_wanted(void *arg, const struct host_identity *proxy)
-{
-	struct attempt *attempt = arg;
-
-	return !tracker_is_claimed(attempt->pool->tracker, proxy->uuid);
-}
-
-static void attempt_end(struct attempt *attempt)
-{
-	LIST_REMOVE(attempt, entry);
-	attempt->pool->attempt_count--;
-	review_soon(attempt->pool);
-	free(attempt);
-}
-
-static void attempt_failed(
-	struct attempt *attempt, enum connect_failure failure, const char *why)
-{
-	struct pool *pool = attempt->pool;
-	uint32_t failures = candidates_failed(pool->candidates, attempt->key,
-		loop_now(pool->config.loop), random_bits());
-
-	candidates_idle(pool->candidates, attempt->key);
-	tracker_return(pool->tracker);
-	metric_add(pool->config.metrics, SERIES_CONNECT_FAILURES + failure, 1);
-	/* Behind a load balancer a proxy we have is no news. Other failures are
-	 * told when they begin and about once a minute. */
-	if (failure != CONNECT_UNWANTED && failures % 8 == 1)
-		log_warn("no tunnel to %s: %s (attempt %u)", attempt->addr, why,
-			failures);
-	else
-		log_debug("no tunnel to %s: %s", attempt->addr, why);
-	attempt_end(attempt);
-}
-
-static void on_connected(void *arg, const struct connect_result *result)
-{
-	struct attempt *attempt = arg;
-	struct pool *pool = attempt->pool;
-	struct member *member;
-
-	attempt->connect = NULL;
-	if (result->fd < 0) {
-		attempt_failed(attempt, result->failure, result->why);
-		return;
-	}
-	/* is_wanted() has just said so, in this very turn. */
-	if (!tracker_claim(pool->tracker, result->proxy.uuid,
-		    loop_now(pool->config.loop)))
-		fatal("proxy claimed twice");
-	candidates_idle(pool->candidates, attempt->key);
-	member = xcalloc(1, sizeof(*member));
-	member->pool = pool;
-	strcpy(member->key, attempt->key);
-	LIST_INSERT_HEAD(&pool->members, member, entry);
-	metric_add(pool->config.metrics, SERIES_TUNNELS, 1);
-	metric_add(pool->config.metrics, SERIES_TUNNELS_OPENED, 1);
-	log_debug("connected: proxy=%s addr=%s", result->proxy.uuid,
-		result->addr);
-	member->uplink = uplink_new(&pool->uplink_config, result->fd,
-		result->ssl, &result->proxy, &uplink_ops, member);
-	attempt_end(attempt);
-}
-
-static void attempt_start(struct pool *pool, const struct candidate *candidate)
-{
-	struct attempt *attempt = xcalloc(1, sizeof(*attempt));
-	const struct connect_request request = {
-		.addrs = candidate->addrs,
-		.addr_count = candidate->addr_count,
-		.default_port = candidate->default_port,
-		.ctx = pool->ctx,
-		.alpn = TLS_ALPN_TUNNEL,
-		.cluster = pool->config.cluster,
-		.random = random_bits(),
-		.is_wanted = is_wanted,
-	};
-
-	attempt->pool = pool;
-	attempt->since = loop_now(pool->config.loop);
-	strcpy(attempt->key, candidate->key);
-	snprintf(attempt->addr, sizeof(attempt->addr), "%s",
-		candidate->addrs[0]);
-	LIST_INSERT_HEAD(&pool->attempts, attempt, entry);
-	pool->attempt_count++;
-	attempt->connect = connect_new(pool->config.loop, pool->config.resolver,
-		&request, on_connected, attempt);
-}
-
-static void attempt_drop(struct attempt *attempt)
-{
-	struct pool *pool = attempt->pool;
-
-	connect_free(attempt->connect);
-	candidates_idle(pool->candidates, attempt->key);
-	tracker_return(pool->tracker);
-	attempt_end(attempt);
-}
-
-/* An attempt may be started. With no tunnel at all, a proxy that hangs must not
- * cost CONNECT_WHOLE_MS: *due_out is when another way may be tried besides. */
-static bool may_start(struct pool *pool, int64_t now, int64_t *due_out)
-{
-	struct attempt *newest = LIST_FIRST(&pool->attempts);
-
-	*due_out = INT64_MAX;
-	if (pool->attempt_count >= POOL_ATTEMPTS_MAX)
-		return false;
-	if (tracker_lease(pool->tracker, now))
-		return true;
-	if (tracker_claimed(pool->tracker) || !newest)
-		return false;
-	if (now < newest->since + POOL_HEDGE_MS) {
-		*due_out = newest->since + POOL_HEDGE_MS;
-		return false;
-	}
-	return tracker_lease_extra(pool->tracker);
-}
-
-/* Starts what is granted; returns when to look again. */
-static int64_t open_tunnels(struct pool *pool, int64_t now)
-{
-	struct candidate candidate;
-	int64_t due;
-
-	while (may_start(pool, now, &due)) {
-		if (!candidates_pick(pool->candidates, pool->tracker, now,
-			    random_bits(), &candidate, &due)) {
-			tracker_return(pool->tracker);
-			break;
-		}
-		attempt_start(pool, &candidate);
-	}
-	return due;
-}
-
-/* Ends attempts that a tunnel has made needless, the newest first. */
-static void drop_excess(struct pool *pool, int64_t now)
-{
-	size_t excess = tracker_excess(pool->tracker, now);
-
-	while (excess-- > 0 && !LIST_EMPTY(&pool->attempts))
-		attempt_drop(LIST_FIRST(&pool->attempts));
 }
 
 /* Marks what is too much; gives the members in the order of the marks. */
@@ -408,7 +263,7 @@ static void ask_for_fleet(struct pool *pool, int64_t now)
 		.default_port = 3080,
 		.ctx = pool->ctx,
 		.cluster = pool->config.cluster,
-		.random = random_bits(),
+		.random = attempts_random(),
 	};
 
 	if (pool->find || tracker_claimed(pool->tracker) ||
@@ -457,8 +312,7 @@ static void on_review(struct loop_task *task)
 	if (due < next)
 		next = due;
 	ask_for_fleet(pool, now);
-	drop_excess(pool, now);
-	due = open_tunnels(pool, now);
+	due = attempts_review(pool->attempts, pool->ctx, now);
 	if (due < next)
 		next = due;
 	/* An unmentioned claim comes of age without another event. */
@@ -489,11 +343,21 @@ struct pool *pool_new(const struct pool_config *config)
 	pool->tracker = tracker_new();
 	pool->candidates =
 		candidates_new(config->servers, config->server_count);
+	pool->attempts = attempts_new(&(struct attempts_config){
+		.loop = config->loop,
+		.resolver = config->resolver,
+		.tracker = pool->tracker,
+		.candidates = pool->candidates,
+		.metrics = config->metrics,
+		.cluster = config->cluster,
+		.on_connected = on_connected,
+		.on_change = on_change,
+		.arg = pool,
+	});
 	pool->strategy.type = DISCOVERY_AGENT_MESH;
-	pool->find_turn = random_bits();
+	pool->find_turn = attempts_random();
 	pool->review.run = on_review;
 	pool->timer = timer_new(config->loop, on_timer, pool);
-	LIST_INIT(&pool->attempts);
 	LIST_INIT(&pool->members);
 	return pool;
 }
@@ -506,10 +370,9 @@ void pool_set_ctx(struct pool *pool, SSL_CTX *ctx)
 	review_soon(pool);
 }
 
-static void drop_attempts(struct pool *pool)
+static void stop_asking(struct pool *pool)
 {
-	while (!LIST_EMPTY(&pool->attempts))
-		attempt_drop(LIST_FIRST(&pool->attempts));
+	attempts_drop_all(pool->attempts);
 	find_free(pool->find);
 	pool->find = NULL;
 }
@@ -522,7 +385,7 @@ void pool_stop(
 	pool->stopping = true;
 	pool->on_stopped = fn;
 	pool->stopped_arg = arg;
-	drop_attempts(pool);
+	stop_asking(pool);
 	LIST_FOREACH (member, &pool->members, entry) {
 		/* also those that linger already: now it is shorter */
 		if (!uplink_is_closing(member->uplink))
@@ -538,7 +401,8 @@ void pool_free(struct pool *pool)
 	if (!pool)
 		return;
 	assert(LIST_EMPTY(&pool->members));
-	drop_attempts(pool);
+	stop_asking(pool);
+	attempts_free(pool->attempts);
 	loop_cancel(pool->config.loop, &pool->review);
 	timer_free(pool->timer);
 	candidates_free(pool->candidates);

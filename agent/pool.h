@@ -5,9 +5,6 @@
  * How many tunnels there are, and to whom: opens and closes them as the
  * tracker, the candidates and the strategy say, and feeds what happens back to
  * these. The only place where the agent decides to connect.
- *
- * Several attempts may be under way (POOL_ATTEMPTS_MAX); each ends by itself
- * within CONNECT_WHOLE_MS, so no proxy that hangs can hold up another.
  */
 
 #include <openssl/ssl.h>
@@ -16,9 +13,6 @@
 #include "agent/strategy.h"
 #include "shared/tunnel.h"
 
-#define POOL_ATTEMPTS_MAX 4
-/* Without any tunnel, a further way is tried after so long. */
-#define POOL_HEDGE_MS 2000
 /* Surplus tunnels are closed when they have been surplus for so long: a fleet
  * in the middle of a restart changes its mind. */
 #define POOL_SURPLUS_MS 5000

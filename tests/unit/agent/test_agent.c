@@ -6,7 +6,7 @@
 #include "tests/unit/test.h"
 
 #include "agent/agent.h"
-#include "agent/connect.h"
+#include "agent/attempts.h"
 #include "agent/series.h"
 #include "shared/log.h"
 #include "tests/unit/agent/fake_proxy.h"
@@ -328,7 +328,7 @@ static void test_a_proxy_that_hangs_does_not_hold_up_the_others(void **state)
 		"Node", "db-1", time(NULL) - 10, 3600);
 	start(scene, &config);
 	wait_until(scene, scene->proxies[1].tunnel_count == 1);
-	assert_true(loop_now(scene->loop) - began < 2 * POOL_HEDGE_MS);
+	assert_true(loop_now(scene->loop) - began < 2 * ATTEMPTS_HEDGE_MS);
 	tls_identity_unref(config.identity);
 }
 
