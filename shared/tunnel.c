@@ -65,14 +65,25 @@ static void check_alive(struct tunnel *tunnel, int64_t now)
 		send_ping(tunnel, TUNNEL_PING_LIVENESS);
 }
 
+static void maybe_trim(struct tunnel *tunnel, int64_t now)
+{
+	if (tunnel->trimmed || !tunnel->quiet || tunnel->held_len > 0 ||
+		now - tunnel->last_sent < TUNNEL_IDLE_MS)
+		return;
+	tunnel_mem_trim(&tunnel->mem_user);
+	tunnel->trimmed = true;
+}
+
 static void on_tick(void *arg)
 {
 	struct tunnel_hub *hub = arg;
 	int64_t now = loop_now(hub->loop);
 	struct tunnel *tunnel;
 
-	TAILQ_FOREACH (tunnel, &hub->tunnels, entry)
+	TAILQ_FOREACH (tunnel, &hub->tunnels, entry) {
 		check_alive(tunnel, now);
+		maybe_trim(tunnel, now);
+	}
 	tunnel_stream_free_orphans(hub, now);
 	if (!TAILQ_EMPTY(&hub->tunnels) || !TAILQ_EMPTY(&hub->orphans))
 		timer_set(hub->tick, tick_ms(hub));
@@ -110,6 +121,7 @@ void tunnel_hub_free(struct tunnel_hub *hub)
 	nghttp2_session_callbacks_del(hub->callbacks);
 	nghttp2_option_del(hub->options[TUNNEL_PROXY]);
 	nghttp2_option_del(hub->options[TUNNEL_AGENT]);
+	tunnel_mem_free(hub->mem);
 	timer_free(hub->tick);
 	free(hub->read_buf);
 	free(hub->gather);

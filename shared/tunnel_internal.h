@@ -20,6 +20,7 @@
 #include <sys/queue.h>
 
 #include "shared/tunnel.h"
+#include "shared/tunnel_mem.h"
 #include "shared/tunnel_queue.h"
 #include "shared/tunnel_window.h"
 
@@ -44,6 +45,10 @@
 #define TUNNEL_EXCHANGE_MS 30000  /* answer to tunnel_exchange() */
 #define TUNNEL_CLOSE_WAIT_MS 1000 /* for the peer's end after ours */
 #define TUNNEL_ORPHAN_MS 60000	  /* last bytes of a lost tunnel's stream */
+#define TUNNEL_IDLE_MS 1000	  /* then memory between frames is given back */
+/* Tunnels whose session memory comes from slots; 1.6 GB of address space. */
+#define TUNNEL_PROXY_SLOTS 16384
+#define TUNNEL_AGENT_SLOTS 64
 #define TUNNEL_REKEY_BYTES 64000000000ull /* records per key are limited */
 
 TAILQ_HEAD(tunnel_list, tunnel);
@@ -64,6 +69,8 @@ struct tunnel_hub {
 	struct timer *tick; /* liveness of all tunnels */
 	nghttp2_session_callbacks *callbacks;
 	nghttp2_option *options[2]; /* by role */
+	struct tunnel_mem *mem;	    /* NULL: malloc */
+	bool mem_tried;
 
 	/* one pass over one tunnel */
 	uint8_t *read_buf; /* TUNNEL_PASS_RECORDS records */
@@ -106,6 +113,7 @@ struct tunnel {
 	enum tunnel_state state;
 	struct chan *chan;
 	nghttp2_session *session;
+	struct tunnel_mem_user mem_user;
 	const struct tunnel_ops *ops;
 	void *arg;
 	char *reason; /* why it ends; NULL while it does not */
@@ -121,6 +129,9 @@ struct tunnel {
 	const uint8_t *held; /* nghttp2's, valid until the next mem_send */
 	size_t held_len;
 	uint64_t written; /* since the last key update */
+	int64_t last_sent;
+	bool quiet;   /* the session had nothing more to send */
+	bool trimmed; /* its frame buffer has no pages */
 
 	struct tunnel_stream_list streams; /* on_end not yet due */
 	struct tunnel_stream_list touched; /* have pieces or an end to settle */

@@ -143,7 +143,7 @@ void tunnel_io_flush(struct tunnel *tunnel)
 {
 	enum sent ret = send_held(tunnel);
 	const uint8_t *frame;
-	ssize_t len = 0;
+	ssize_t len = 1;
 
 	for (int i = 0; ret == SENT; i++) {
 		if (i == FLUSH_FRAMES) {
@@ -153,8 +153,11 @@ void tunnel_io_flush(struct tunnel *tunnel)
 		len = nghttp2_session_mem_send(tunnel->session, &frame);
 		if (len <= 0)
 			break;
+		tunnel->last_sent = loop_now(tunnel->hub->loop);
+		tunnel->trimmed = false;
 		ret = send_frame(tunnel, frame, (size_t)len);
 	}
+	tunnel->quiet = len == 0;
 	if (ret == SENT)
 		ret = send_gathered(tunnel);
 	if (ret == SENT)

@@ -235,17 +235,38 @@ static int submit_settings(struct tunnel *tunnel)
 		entries, sizeof(entries) / sizeof(entries[0]));
 }
 
-int tunnel_session_start(struct tunnel *tunnel)
+/* The first tunnel says which kind of process this is. */
+static void prepare_memory(struct tunnel *tunnel)
 {
 	struct tunnel_hub *hub = tunnel->hub;
-	int ret = tunnel->role == TUNNEL_PROXY
-			  ? nghttp2_session_client_new3(&tunnel->session,
-				    hub->callbacks, tunnel,
-				    hub->options[TUNNEL_PROXY], NULL)
-			  : nghttp2_session_server_new3(&tunnel->session,
-				    hub->callbacks, tunnel,
-				    hub->options[TUNNEL_AGENT], NULL);
 
+	if (!hub->mem_tried)
+		hub->mem = tunnel_mem_new(tunnel->role == TUNNEL_PROXY
+						  ? TUNNEL_PROXY_SLOTS
+						  : TUNNEL_AGENT_SLOTS);
+	hub->mem_tried = true;
+	tunnel->mem_user.mem = hub->mem;
+}
+
+static int new_session(struct tunnel *tunnel)
+{
+	struct tunnel_hub *hub = tunnel->hub;
+	nghttp2_mem functions = tunnel_mem_functions(&tunnel->mem_user);
+
+	if (tunnel->role == TUNNEL_PROXY)
+		return nghttp2_session_client_new3(&tunnel->session,
+			hub->callbacks, tunnel, hub->options[TUNNEL_PROXY],
+			&functions);
+	return nghttp2_session_server_new3(&tunnel->session, hub->callbacks,
+		tunnel, hub->options[TUNNEL_AGENT], &functions);
+}
+
+int tunnel_session_start(struct tunnel *tunnel)
+{
+	int ret;
+
+	prepare_memory(tunnel);
+	ret = new_session(tunnel);
 	if (ret == 0)
 		ret = submit_settings(tunnel);
 	/* SETTINGS change streams only; the connection starts at 65,535. */
