@@ -264,6 +264,8 @@ void tunnel_io_task(struct loop_task *task)
 		read_pass(tunnel);
 	if (tunnel->state != TUNNEL_DEAD)
 		tunnel_io_flush(tunnel);
+	/* Those whose last frame has just gone out: nothing else may come. */
+	tunnel_stream_settle_touched(tunnel);
 	if (tunnel->state != TUNNEL_DEAD)
 		check_over(tunnel);
 	tunnel_stream_tell_ended(tunnel);
