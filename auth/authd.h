@@ -56,6 +56,7 @@ enum authd_metric {
 	AUTHD_METRICS,
 };
 extern const struct metric authd_metrics[AUTHD_METRICS];
+extern const struct diag_ops authd_diag_ops;
 
 /* Asynchronous start: CAs, cluster config, own certificate, listening sockets.
  * Ends the process with one line when it cannot go on. */

@@ -19,67 +19,6 @@
 #include "shared/daemon.h"
 #include "shared/log.h"
 
-const struct metric authd_metrics[AUTHD_METRICS] = {
-	[METRIC_JOINS] = {"peerway_authd_joins_total", "result=\"ok\"",
-		"Hosts and agents that asked to join."},
-	[METRIC_JOINS_REFUSED] = {"peerway_authd_joins_total",
-		"result=\"refused\"", NULL},
-	[METRIC_RENEWALS] = {"peerway_authd_renewals_total", "result=\"ok\"",
-		"Certificates asked to be renewed."},
-	[METRIC_RENEWALS_REFUSED] = {"peerway_authd_renewals_total",
-		"result=\"refused\"", NULL},
-	[METRIC_USERS] = {"peerway_authd_user_certificates_total", NULL,
-		"Certificates issued to users."},
-	[METRIC_GRANTS] = {"peerway_authd_lease_grants_total", NULL,
-		"Leases granted: starts of routed."},
-	[METRIC_BATCHES] = {"peerway_authd_batches_total", "result=\"ok\"",
-		"Batches of records that proxies published."},
-	[METRIC_BATCHES_REFUSED] = {"peerway_authd_batches_total",
-		"result=\"refused\"", NULL},
-	[METRIC_WATCHERS] = {"peerway_authd_watchers", NULL,
-		"Proxies that watch the records.", true},
-	[METRIC_SNAPSHOTS] = {"peerway_authd_snapshots_total", NULL,
-		"Snapshots sent to watchers that could not resume."},
-	[METRIC_WATCHERS_DROPPED] = {"peerway_authd_watchers_dropped_total",
-		NULL, "Watchers dropped: too slow, or the store away."},
-};
-
-static char *missing(void *arg)
-{
-	struct authd *auth = arg;
-	struct backend_info info;
-
-	backend_info(auth->backend, &info);
-	if (info.failing)
-		return xstrdup("store: the last write failed\n");
-	return auth->server ? NULL : xstrdup("service: not listening\n");
-}
-
-static char *more_metrics(void *arg)
-{
-	struct authd *auth = arg;
-	struct backend_info info;
-
-	backend_info(auth->backend, &info);
-	return xasprintf(
-		"# HELP peerway_authd_leases Leases kept alive by proxies.\n"
-		"# TYPE peerway_authd_leases gauge\n"
-		"peerway_authd_leases %u\n"
-		"# HELP peerway_authd_store_revision Changes so far.\n"
-		"# TYPE peerway_authd_store_revision gauge\n"
-		"peerway_authd_store_revision %llu\n"
-		"# HELP peerway_authd_store_log_bytes Kept to resume from.\n"
-		"# TYPE peerway_authd_store_log_bytes gauge\n"
-		"peerway_authd_store_log_bytes %llu\n"
-		"# HELP peerway_authd_store_failing Last write failed.\n"
-		"# TYPE peerway_authd_store_failing gauge\n"
-		"peerway_authd_store_failing %d\n",
-		info.leases, (unsigned long long)info.revision,
-		(unsigned long long)info.log_bytes, info.failing);
-}
-
-static const struct diag_ops diag_ops = {missing, more_metrics};
-
 /* data_dir/authd, which holds the CAs' keys, is nobody else's. */
 static struct backend *open_store(struct loop *loop, const struct conf *conf)
 {
@@ -154,8 +93,8 @@ int main(int argc, char **argv)
 	if (ret < 0)
 		die("cannot start: %s/host_uuid: %s", conf->data_dir,
 			strerror(-ret));
-	auth.diag = diag_new(
-		auth.loop, conf->diag.authd, &diag_ops, &auth.metrics, &auth);
+	auth.diag = diag_new(auth.loop, conf->diag.authd, &authd_diag_ops,
+		&auth.metrics, &auth);
 	if (!auth.diag && errno)
 		die("cannot start: diag.authd %s: %m", conf->diag.authd);
 	rpc_require_tls13();

@@ -39,7 +39,7 @@ static const struct rpc_method methods[] = {
 	METHOD("Publish", publish, IDENTITY_PROXY, publish_handle),
 	METHOD("Watch", watch, IDENTITY_PROXY, watch_handle),
 	METHOD("Lookup", lookup, IDENTITY_PROXY, lookup_handle),
-	{NULL},
+	{.path = NULL},
 };
 
 bool service_start(struct authd *auth, char **error_out)
