@@ -6,14 +6,12 @@ written by these classes, routed and the workers speak proto/ipc.proto, the
 other proxy is another Host or a python gRPC server or client.
 """
 
-import array
-import datetime
+import itertools
 import os
 import re
 import shutil
 import socket
 import sqlite3
-import struct
 import subprocess
 import tempfile
 import threading
@@ -22,8 +20,8 @@ from pathlib import Path
 
 import ctl
 import stubs
-from hosts import CLUSTER_NAME, SOURCE, Daemon, Network, binary, yaml_text
-from process import Process, wait_for
+from hosts import CLUSTER_NAME, SOURCE, Daemon, Network, yaml_text
+from process import wait_for
 
 SERVER_NAME = CLUSTER_NAME.encode().hex() + ".teleport.cluster.local"
 DIAL = "/proto.ProxyService/DialNode"
@@ -244,13 +242,14 @@ class Worker:
         self.number = number
         self.serve = serve or (lambda dial, fd: echo(fd))
         self.refuse = None
-        self.silent = False
+        self.silent = False  # keeps the descriptor and says nothing
+        self.kept = []
         self.dials = []
         self.cancelled = []
         self.closed_tunnels = []
         self.answers = {}
         self.arrived = threading.Condition()
-        self.next_id = 0
+        self.ids = itertools.count(1)
         self.link = ctl.Link(Path(run_dir) / "peerd.sock", None)
         self.link.hello("PEER_WORKER", worker=number, workers=2)
         self.sending = threading.Lock()
@@ -290,7 +289,7 @@ class Worker:
 
     def dial(self, agent_id, fd, **fields):
         """Asks peerd to reach the agent; gives the id. fd stays the caller's."""
-        self.next_id += 1
+        dial_id = next(self.ids)
         fields.setdefault("service", "echo")
         fields.setdefault("type", "app")
         fields.setdefault("source", "192.0.2.7:4711")
@@ -298,10 +297,10 @@ class Worker:
         fields.setdefault("connection_id", os.urandom(16))
         self.send(
             "IPC_DIAL",
-            self.ipc.Dial(id=self.next_id, agent_id=agent_id, **fields),
+            self.ipc.Dial(id=dial_id, agent_id=agent_id, **fields),
             [fd],
         )
-        return self.next_id
+        return dial_id
 
     def answer(self, dial_id, timeout=10):
         """DialOk or DialFailed."""
@@ -331,6 +330,7 @@ class Worker:
             self._handle_dial(self.ipc.Dial.FromString(payload), fds[0])
         elif kind == ctl.TYPES["IPC_DIAL_CANCEL"]:
             self.cancelled.append(self.ipc.DialCancel.FromString(payload).id)
+            self.let_go()
         elif kind == ctl.TYPES["IPC_TUNNEL_CLOSE"]:
             self.closed_tunnels.append(
                 self.ipc.TunnelClose.FromString(payload).tunnel_id
@@ -347,11 +347,11 @@ class Worker:
 
     def _handle_dial(self, dial, fd):
         self.dials.append(dial)
-        if self.silent or self.refuse:
-            os.close(fd)
         if self.silent:
+            self.kept.append(fd)
             return
         if self.refuse:
+            os.close(fd)
             code, message = self.refuse(dial)
             self.send(
                 "IPC_DIAL_FAILED",
@@ -363,8 +363,14 @@ class Worker:
         )
         threading.Thread(target=self.serve, args=[dial, fd], daemon=True).start()
 
+    def let_go(self):
+        """Closes what silence has kept."""
+        while self.kept:
+            os.close(self.kept.pop())
+
     def close(self):
         """The worker dies."""
+        self.let_go()
         try:
             self.link.socket.shutdown(socket.SHUT_RDWR)
         except OSError:
