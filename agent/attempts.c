@@ -143,23 +143,28 @@ static void attempt_drop(struct attempt *attempt)
 }
 
 /* An attempt may be started. With no tunnel at all, a proxy that hangs must not
- * cost CONNECT_WHOLE_MS: *due_out is when another way may be tried besides. */
-static bool may_start(struct attempts *attempts, int64_t now, int64_t *due_out)
+ * cost CONNECT_WHOLE_MS: *due_out is when another way may be tried besides, and
+ * then *hedge_out is set. */
+static bool may_start(struct attempts *attempts, int64_t now, bool *hedge_out,
+	int64_t *due_out)
 {
+	struct tracker *tracker = attempts->config.tracker;
 	struct attempt *newest = LIST_FIRST(&attempts->list);
 
+	*hedge_out = false;
 	*due_out = INT64_MAX;
 	if (attempts->count >= ATTEMPTS_MAX)
 		return false;
-	if (tracker_lease(attempts->config.tracker, now))
+	if (tracker_lease(tracker, now))
 		return true;
-	if (tracker_claimed(attempts->config.tracker) || !newest)
+	if (tracker_claimed(tracker) || !newest)
 		return false;
 	if (now < newest->since + ATTEMPTS_HEDGE_MS) {
 		*due_out = newest->since + ATTEMPTS_HEDGE_MS;
 		return false;
 	}
-	return tracker_lease_extra(attempts->config.tracker);
+	*hedge_out = true;
+	return tracker_lease_extra(tracker);
 }
 
 /* Ends attempts that a tunnel has made needless, the newest first. */
@@ -176,11 +181,14 @@ int64_t attempts_review(struct attempts *attempts, SSL_CTX *ctx, int64_t now)
 	const struct attempts_config *config = &attempts->config;
 	struct candidate candidate;
 	int64_t due;
+	bool hedge;
 
 	drop_excess(attempts, now);
-	while (may_start(attempts, now, &due)) {
-		if (!candidates_pick(config->candidates, config->tracker, now,
-			    attempts_random(), &candidate, &due)) {
+	while (may_start(attempts, now, &hedge, &due)) {
+		/* What proxies call their address may not be reachable from
+		 * here; what the operator wrote should be. */
+		if (!candidates_pick(config->candidates, config->tracker, hedge,
+			    now, attempts_random(), &candidate, &due)) {
 			tracker_return(config->tracker);
 			break;
 		}

@@ -165,10 +165,9 @@ static void fill(const struct candidates *candidates,
 }
 
 bool candidates_pick(struct candidates *candidates,
-	const struct tracker *tracker, int64_t now, uint32_t random,
-	struct candidate *out, int64_t *due_out)
+	const struct tracker *tracker, bool servers_first, int64_t now,
+	uint32_t random, struct candidate *out, int64_t *due_out)
 {
-	bool servers_first = tracker_claimed(tracker) == 0;
 	struct entry *best = NULL;
 	int64_t due = INT64_MAX;
 	size_t start;

@@ -8,9 +8,9 @@
  * given.
  *
  * Of those that are due the one with the fewest failures is next. At equal
- * failures proxy_server comes first while there is no tunnel at all (it is what
- * the operator chose, and often a load balancer), and the proxies that lack a
- * tunnel afterwards; among these chance decides, so that agents spread.
+ * failures a proxy that lacks a tunnel comes before proxy_server, unless the
+ * caller wants it the other way round; among these chance decides, so that the
+ * agents of a fleet spread over its proxies.
  */
 
 #include <stdbool.h>
@@ -37,11 +37,11 @@ struct candidate {
 };
 
 /* True: *out is to be dialed now, and not offered again until
- * candidates_idle(). False: *due_out is when to ask again; INT64_MAX: when
- * something changed. */
+ * candidates_idle(). servers_first: at equal failures, proxy_server. False:
+ * *due_out is when to ask again; INT64_MAX: when something changed. */
 bool candidates_pick(struct candidates *candidates,
-	const struct tracker *tracker, int64_t now, uint32_t random,
-	struct candidate *out, int64_t *due_out);
+	const struct tracker *tracker, bool servers_first, int64_t now,
+	uint32_t random, struct candidate *out, int64_t *due_out);
 /* It is no longer being dialed. */
 void candidates_idle(struct candidates *candidates, const char *key);
 

@@ -49,6 +49,7 @@ struct pool {
 	struct find *find;
 	unsigned find_turn;
 	int64_t find_not_before;
+	int64_t introduced_at; /* no attempt before; 0: not asked yet */
 
 	bool stopping;
 	uint32_t linger_ms;
@@ -246,6 +247,7 @@ static void on_found(
 	struct pool *pool = arg;
 
 	pool->find = NULL;
+	pool->introduced_at = loop_now(pool->config.loop);
 	if (discovery)
 		learn(pool, discovery);
 	else
@@ -271,6 +273,8 @@ static void ask_for_fleet(struct pool *pool, int64_t now)
 		return;
 	pool->find_turn++;
 	pool->find_not_before = now + FIND_MS;
+	if (!pool->introduced_at)
+		pool->introduced_at = now + POOL_INTRODUCTION_MS;
 	pool->find = find_new(
 		pool->config.loop, pool->config.resolver, &to, on_found, pool);
 }
@@ -312,7 +316,9 @@ static void on_review(struct loop_task *task)
 	if (due < next)
 		next = due;
 	ask_for_fleet(pool, now);
-	due = attempts_review(pool->attempts, pool->ctx, now);
+	due = pool->introduced_at;
+	if (due <= now)
+		due = attempts_review(pool->attempts, pool->ctx, now);
 	if (due < next)
 		next = due;
 	/* An unmentioned claim comes of age without another event. */

@@ -13,6 +13,8 @@
 #include "agent/strategy.h"
 #include "shared/tunnel.h"
 
+/* So long the first attempt waits for what /webapi/find says of the fleet. */
+#define POOL_INTRODUCTION_MS 3000
 /* Surplus tunnels are closed when they have been surplus for so long: a fleet
  * in the middle of a restart changes its mind. */
 #define POOL_SURPLUS_MS 5000

@@ -10,6 +10,7 @@ struct fixture {
 	int64_t now;
 	struct candidate got;
 	int64_t due;
+	bool servers_first;
 };
 
 static int setup(void **state)
@@ -35,8 +36,8 @@ static int teardown(void **state)
 
 static bool pick(struct fixture *f, uint32_t random)
 {
-	return candidates_pick(
-		f->candidates, f->tracker, f->now, random, &f->got, &f->due);
+	return candidates_pick(f->candidates, f->tracker, f->servers_first,
+		f->now, random, &f->got, &f->due);
 }
 
 static void claim(struct fixture *f, int n)
@@ -51,11 +52,12 @@ static void went_wrong(struct fixture *f)
 	candidates_failed(f->candidates, f->got.key, f->now, 0);
 }
 
-static void test_to_begin_with_it_is_proxy_server(void **state)
+static void test_proxy_server_comes_first_if_wanted(void **state)
 {
 	struct fixture *f = *state;
 	const struct said known[] = {{.n = 1, .addr = "p1:3080"}};
 
+	f->servers_first = true;
 	mention(f->tracker, known, 1, 0);
 	assert_true(pick(f, 0));
 	assert_string_equal(f->got.addrs[0], "proxy.example.com");
@@ -78,7 +80,7 @@ static void test_chance_decides_among_equals(void **state)
 	assert_string_equal(f->got.addrs[0], "b:1");
 }
 
-static void test_then_the_proxies_that_lack_a_tunnel(void **state)
+static void test_else_the_proxies_that_lack_a_tunnel(void **state)
 {
 	struct fixture *f = *state;
 	const struct said known[] = {{.n = 1, .addr = "p1:3080"},
@@ -193,9 +195,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-		CASE(test_to_begin_with_it_is_proxy_server),
+		CASE(test_proxy_server_comes_first_if_wanted),
 		CASE(test_chance_decides_among_equals),
-		CASE(test_then_the_proxies_that_lack_a_tunnel),
+		CASE(test_else_the_proxies_that_lack_a_tunnel),
 		CASE(test_who_failed_waits_and_does_not_hold_up_others),
 		CASE(test_fewest_failures_first),
 		CASE(test_only_a_settled_tunnel_resets_the_backoff),
