@@ -95,10 +95,11 @@ def count_pairs(cluster, deadline):
 
 def test_every_pair_of_workers(make_cluster):
     cluster = make_cluster(proxies=2, workers=2)
-    for name in AGENTS:
+    for number, name in enumerate(AGENTS):
         banner = cluster.add_service(services.Banner(name))
         cluster.add_agent(
             name,
+            proxies=[cluster.proxies[number % 2].listen_addr],
             services=[{"name": "name", "type": "app",
                        "addr": f"127.0.0.1:{banner.port}"}],
         )
