@@ -47,6 +47,11 @@ static void drop_held(struct tunnel_stream *stream)
 
 static void free_stream(struct tunnel_stream *stream)
 {
+	/* The last flush of a dead tunnel can still close streams in the
+	 * session: by a reset, or an end, that had been queued. */
+	if (stream->tunnel && stream->tunnel->state == TUNNEL_DEAD)
+		nghttp2_session_set_stream_user_data(
+			stream->tunnel->session, stream->id, NULL);
 	stream->hub->window_sum -= stream->window.size;
 	drop_held(stream);
 	tunnel_queue_clear(&stream->out);
