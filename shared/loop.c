@@ -29,6 +29,7 @@ TAILQ_HEAD(corpse_list, corpse);
 
 struct signal_watch {
 	TAILQ_ENTRY(signal_watch) entry;
+	struct loop *loop;
 	struct event *ev;
 	int signal;
 	void (*fn)(int signal, void *arg);
@@ -44,6 +45,7 @@ struct loop {
 	struct signal_list signals;
 	int64_t now;
 	_Atomic bool stopped;
+	bool over; /* loop_run() has returned */
 
 	/* what other threads have posted */
 	pthread_mutex_t lock;
@@ -208,9 +210,11 @@ void loop_turn(struct loop *loop, bool block)
 void loop_run(struct loop *loop)
 {
 	/* A stop that came before the first turn counts too. */
+	loop->over = false;
 	while (!loop->stopped)
 		loop_turn(loop, true);
 	loop->stopped = false;
+	loop->over = true;
 }
 
 void loop_stop(struct loop *loop)
@@ -261,7 +265,9 @@ static void on_signal(evutil_socket_t signal, short what, void *arg)
 {
 	struct signal_watch *watch = arg;
 
-	watch->fn(watch->signal, watch->arg);
+	/* teardown turns the loop too; whoever would be told may be gone */
+	if (!watch->loop->over)
+		watch->fn(watch->signal, watch->arg);
 }
 
 void loop_on_signal(struct loop *loop, int signal,
@@ -269,6 +275,7 @@ void loop_on_signal(struct loop *loop, int signal,
 {
 	struct signal_watch *watch = xcalloc(1, sizeof(*watch));
 
+	watch->loop = loop;
 	watch->signal = signal;
 	watch->fn = fn;
 	watch->arg = arg;

@@ -53,7 +53,7 @@ void loop_free_later(struct loop *loop, void (*fn)(void *), void *ptr);
 void loop_post(struct loop *loop, struct loop_task *task);
 
 /* fn(signal, arg) in the loop's thread; returns nothing to free, lives as long
- * as the loop. */
+ * as the loop. Not called any more once loop_run() has returned. */
 void loop_on_signal(struct loop *loop, int signal,
 	void (*fn)(int signal, void *arg), void *arg);
 
