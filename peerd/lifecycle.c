@@ -35,6 +35,7 @@ enum phase { STARTING, SERVING, DRAINING, STOPPING, STOPPED };
 
 struct lifecycle {
 	struct peerd *peerd;
+	struct tls_identity *identity; /* in use; NULL: none yet */
 	enum phase phase;
 	bool strategy_known;
 	bool listening;
@@ -113,11 +114,22 @@ static void on_cache(void *arg)
 	try_listen(l);
 }
 
+static bool is_same(const struct tls_identity *a, const struct tls_identity *b)
+{
+	return strcmp(a->cert_pem, b->cert_pem) == 0 &&
+	       strcmp(a->host_ca_pem, b->host_ca_pem) == 0;
+}
+
 static void on_identity(void *arg, struct tls_identity *identity)
 {
 	struct lifecycle *l = arg;
 	struct peerd *peerd = l->peerd;
 
+	/* routed tells it whenever it links. */
+	if (l->identity && is_same(l->identity, identity)) {
+		tls_identity_unref(identity);
+		return;
+	}
 	peerd->identity_not_after = tls_identity_not_after(identity);
 	if (peerd->identity) {
 		rpc_identity_replace(peerd->identity, identity);
@@ -127,7 +139,8 @@ static void on_identity(void *arg, struct tls_identity *identity)
 		peerd->identity = rpc_identity_new(identity);
 		peers_refresh(peerd->peers);
 	}
-	tls_identity_unref(identity);
+	tls_identity_unref(l->identity);
+	l->identity = identity;
 	try_listen(l);
 }
 
@@ -245,6 +258,7 @@ void lifecycle_free(struct lifecycle *l)
 	l->peerd->routed = NULL;
 	server_free(l->peerd->server);
 	l->peerd->server = NULL;
+	tls_identity_unref(l->identity);
 	timer_free(l->retry);
 	timer_free(l->look);
 	timer_free(l->trim);
