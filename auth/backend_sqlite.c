@@ -23,6 +23,9 @@
 #define COMPACT_ROWS 2000   /* at once */
 #define LOG_AGE_MS (30 * 60000)
 #define LOG_BYTES (64 << 20)
+/* What proxies gone mad may fill before they are told so, instead of the disk.
+ */
+#define MAX_BYTES (4ULL << 30)
 
 /* A call that has been carried out and waits for the commit. */
 struct completion {
@@ -76,6 +79,20 @@ static struct completion *add_call(struct sqlite_backend *b)
 	return call;
 }
 
+/* Back to what the file says. */
+static void roll_back(struct sqlite_backend *b)
+{
+	if (!b->failing)
+		log_error("store cannot be used: %s", sqlite_db_error(b->db));
+	b->full = sqlite_db_is_full(b->db);
+	sqlite_db_rollback(b->db);
+	if (sqlite_leases_load(b) < 0)
+		log_error("leases cannot be read: %s", sqlite_db_error(b->db));
+	/* without room not even a lease can end: it writes to the log */
+	if (b->full)
+		timer_set(b->compact, 0);
+}
+
 /* True when what the turn wrote is in the file. */
 static bool commit(struct sqlite_backend *b)
 {
@@ -83,18 +100,10 @@ static bool commit(struct sqlite_backend *b)
 
 	if (b->open && ok)
 		ok = sqlite_db_commit(b->db) == 0;
-	if (!ok) {
-		if (!b->failing)
-			log_error("store cannot be used: %s",
-				sqlite_db_error(b->db));
-		sqlite_db_rollback(b->db);
-		/* the file says again which leases there are */
-		if (sqlite_leases_load(b) < 0)
-			log_error("leases cannot be read: %s",
-				sqlite_db_error(b->db));
-	} else if (b->open && b->failing) {
+	if (!ok)
+		roll_back(b);
+	else if (b->open && b->failing)
 		log_info("store can be used again");
-	}
 	if (b->open || !ok)
 		b->failing = !ok;
 	b->open = false;
@@ -160,7 +169,8 @@ static void end_turn(struct sqlite_backend *b)
 	while ((call = STAILQ_FIRST(&calls))) {
 		STAILQ_REMOVE_HEAD(&calls, entry);
 		if (!ok)
-			call->status = BACKEND_UNAVAILABLE;
+			call->status =
+				b->full ? BACKEND_FULL : BACKEND_UNAVAILABLE;
 		complete(call);
 	}
 }
@@ -236,86 +246,6 @@ static void sqlite_range(struct backend *base,
 
 /* ---- transactions ---- */
 
-static enum backend_status check_compare(
-	struct sqlite_backend *b, const struct backend_compare *compare)
-{
-	uint64_t mod = 0;
-	bool equal = false;
-	int there = sqlite_db_get(b->db, compare->key, &mod, compare->value,
-		compare->len, &equal);
-	bool holds = false;
-
-	if (!sqlite_backend_check(b, there))
-		return BACKEND_UNAVAILABLE;
-	switch (compare->kind) {
-	case BACKEND_ABSENT:
-		holds = !there;
-		break;
-	case BACKEND_MOD_REVISION:
-		holds = there && mod == compare->mod_revision;
-		break;
-	case BACKEND_VALUE:
-		holds = there && equal;
-		break;
-	}
-	return holds ? BACKEND_OK : BACKEND_COMPARE_FAILED;
-}
-
-static enum backend_status check_txn(
-	struct sqlite_backend *b, const struct backend_txn *txn)
-{
-	enum backend_status status = BACKEND_OK;
-
-	if (!backend_txn_is_valid(txn))
-		return BACKEND_INVALID;
-	for (size_t i = 0; status == BACKEND_OK && i < txn->compare_count; i++)
-		status = check_compare(b, &txn->compares[i]);
-	if (status != BACKEND_OK)
-		return status;
-	for (size_t i = 0; i < txn->op_count; i++)
-		if (txn->ops[i].kind == BACKEND_PUT && txn->ops[i].lease &&
-			!sqlite_lease_exists(b, txn->ops[i].lease))
-			return BACKEND_NO_LEASE;
-	return BACKEND_OK;
-}
-
-/* Whether an op changes anything: a revision counts changes. */
-static int has_effect(struct sqlite_backend *b, const struct backend_op *op)
-{
-	uint64_t mod;
-
-	return op->kind == BACKEND_PUT
-		       ? 1
-		       : sqlite_db_get(b->db, op->key, &mod, NULL, 0, NULL);
-}
-
-static enum backend_status apply(
-	struct sqlite_backend *b, const struct backend_txn *txn)
-{
-	bool advanced = false;
-
-	if (!sqlite_backend_write(b))
-		return BACKEND_UNAVAILABLE;
-	for (size_t i = 0; i < txn->op_count; i++) {
-		const struct backend_op *op = &txn->ops[i];
-		int ret = has_effect(b, op);
-
-		if (ret == 0)
-			continue;
-		if (ret > 0 && !advanced) {
-			sqlite_db_advance(b->db);
-			advanced = true;
-		}
-		if (ret > 0)
-			ret = op->kind == BACKEND_PUT
-				      ? sqlite_db_put(b->db, op)
-				      : sqlite_db_delete(b->db, op->key);
-		if (!sqlite_backend_check(b, ret))
-			return BACKEND_UNAVAILABLE;
-	}
-	return BACKEND_OK;
-}
-
 static void sqlite_txn(struct backend *base, const struct backend_txn *txn,
 	backend_txn_done *done, void *arg)
 {
@@ -325,9 +255,7 @@ static void sqlite_txn(struct backend *base, const struct backend_txn *txn,
 	call->kind = TXN;
 	call->done.txn = done;
 	call->arg = arg;
-	call->status = check_txn(b, txn);
-	if (call->status == BACKEND_OK && txn->op_count > 0)
-		call->status = apply(b, txn);
+	call->status = sqlite_txn_run(b, txn);
 	call->revision = sqlite_db_revision(b->db);
 }
 
@@ -407,10 +335,14 @@ static void on_compact(void *arg)
 	bool done = true;
 
 	clock_gettime(CLOCK_REALTIME, &ts);
-	revision = sqlite_db_expendable(
-		b->db, ts.tv_sec * 1000LL - b->log_age_ms, b->log_bytes);
+	revision = b->full ? sqlite_db_committed(b->db)
+			   : sqlite_db_expendable(b->db,
+				     ts.tv_sec * 1000LL - b->log_age_ms,
+				     b->log_bytes);
 	if (revision)
 		done = compact(b, revision);
+	if (done)
+		b->full = false;
 	timer_set(b->compact, done ? COMPACT_MS : COMPACT_AGAIN_MS);
 }
 
@@ -488,7 +420,8 @@ static int64_t now_of_loop(void *loop)
 struct backend *backend_sqlite_new(struct loop *loop,
 	const struct backend_sqlite_options *options, char **error_out)
 {
-	struct sqlite_db *db = sqlite_db_open(options->path, error_out);
+	struct sqlite_db *db = sqlite_db_open(options->path,
+		options->max_bytes ? options->max_bytes : MAX_BYTES, error_out);
 	struct sqlite_backend *b;
 
 	if (!db)

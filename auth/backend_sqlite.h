@@ -12,6 +12,9 @@ struct backend_sqlite_options {
 	 * this, up to this many bytes. 0: 30 min, 64 MiB. */
 	int64_t log_age_ms;
 	uint64_t log_bytes;
+	/* The file does not grow beyond this; when it is reached writes are
+	 * answered BACKEND_FULL and the log is forgotten. 0: 4 GiB. */
+	uint64_t max_bytes;
 	/* Milliseconds, never going back; NULL: the loop's. For tests. */
 	int64_t (*now)(void *arg);
 	void *now_arg;

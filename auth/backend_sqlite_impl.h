@@ -25,6 +25,7 @@ struct sqlite_backend {
 	bool open;    /* a transaction is */
 	bool failed;  /* and it cannot be committed */
 	bool failing; /* the last one could not be */
+	bool full;    /* for want of room */
 	struct loop_task end_of_turn;
 
 	TAILQ_HEAD(, lease) leases;
@@ -50,6 +51,12 @@ bool sqlite_backend_write(struct sqlite_backend *b);
 bool sqlite_backend_check(struct sqlite_backend *b, int ret);
 /* Ends the turn at its end. */
 void sqlite_backend_wake(struct sqlite_backend *b);
+
+/* ---- backend_sqlite_txn.c ---- */
+
+/* In this turn's transaction. */
+enum backend_status sqlite_txn_run(
+	struct sqlite_backend *b, const struct backend_txn *txn);
 
 /* ---- backend_sqlite_lease.c ---- */
 

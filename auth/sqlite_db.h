@@ -20,11 +20,14 @@
 
 struct sqlite_db;
 
-/* Creates the file (mode 0600) when there is none. NULL and *error_out (gives).
- */
-struct sqlite_db *sqlite_db_open(const char *path, char **error_out);
+/* Creates the file (mode 0600) when there is none; it does not grow beyond
+ * max_bytes. NULL and *error_out (gives). */
+struct sqlite_db *sqlite_db_open(
+	const char *path, uint64_t max_bytes, char **error_out);
 void sqlite_db_close(struct sqlite_db *db);
 const char *sqlite_db_error(const struct sqlite_db *db);
+/* The last error was want of room. */
+bool sqlite_db_is_full(const struct sqlite_db *db);
 
 /* Commit writes the revision reached; rollback goes back to the last one. */
 int sqlite_db_begin(struct sqlite_db *db);

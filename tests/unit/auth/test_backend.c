@@ -22,6 +22,7 @@ struct store {
 	struct backend *backend;
 	char dir[64];
 	int64_t clock;
+	uint64_t max_bytes;
 };
 
 static int64_t store_now(void *arg)
@@ -32,8 +33,10 @@ static int64_t store_now(void *arg)
 static void store_open(struct store *s)
 {
 	char *path = xasprintf("%s/backend.db", s->dir);
-	struct backend_sqlite_options options = {
-		.path = path, .now = store_now, .now_arg = s};
+	struct backend_sqlite_options options = {.path = path,
+		.now = store_now,
+		.now_arg = s,
+		.max_bytes = s->max_bytes};
 	char *error = NULL;
 
 	s->backend = backend_sqlite_new(s->loop, &options, &error);
@@ -805,6 +808,38 @@ static void test_compaction_forgets(void **state)
 	assert_int_equal(BACKEND_COMPACTED, list_at(s, "c", first).status);
 }
 
+/* A store without room says so, goes on reading, and lets leases end. */
+static void test_full_store_recovers(void **state)
+{
+	struct store *s = *state;
+	char *big = malloc(200000);
+	struct backend_op op = {
+		.kind = BACKEND_PUT, .key = "k", .value = big, .len = 200000};
+	enum backend_status status = BACKEND_OK;
+	uint64_t lease;
+
+	s->max_bytes = 4 << 20;
+	store_reopen(s);
+	lease = grant(s, 5000);
+	put(s, "leased", "v", lease);
+	memset(big, 'x', 200000);
+	for (int i = 0; i < 100 && status == BACKEND_OK; i++) {
+		op.lease = lease;
+		status = txn(s, NULL, 0, &op, 1).status;
+	}
+	assert_int_equal(BACKEND_FULL, status);
+	assert_string_equal("leased=v", list_at(s, "leased", 0).text);
+	/* the log is forgotten: there is room again */
+	for (int i = 0; i < 1000 && status != BACKEND_OK; i++) {
+		loop_turn(s->loop, false);
+		status = txn(s, NULL, 0, &op, 1).status;
+	}
+	assert_int_equal(BACKEND_OK, status);
+	store_wait(s, 6000);
+	assert_list(s, "", "");
+	free(big);
+}
+
 /* ---- ending ---- */
 
 static void test_free_completes_what_is_under_way(void **state)
@@ -853,6 +888,7 @@ int main(void)
 		TEST(test_watch_from_the_future_ends),
 		TEST(test_long_log_is_reported_whole),
 		TEST(test_compaction_forgets),
+		TEST(test_full_store_recovers),
 		TEST(test_free_completes_what_is_under_way),
 	};
 
