@@ -14,10 +14,10 @@
 #include "shared/alloc.h"
 #include "shared/identity.h"
 
-#define TEXT_MAX 255
+#define TEXT_MAX 256 /* a label's value */
 #define ADDRESSES_MAX 16
 #define LABELS_MAX 64
-#define SERVICES_MAX 64
+#define SERVICES_MAX 256 /* shared/registration.h */
 
 void records_proxy_key(const char *proxy, records_key out)
 {

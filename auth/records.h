@@ -22,9 +22,9 @@
 #define RECORDS_PUBLIC "pub/"
 #define RECORDS_CONFIG "pub/config"
 #define RECORDS_KEY_MAX 128
-/* Packed. Bounds what a proxy can make everybody's cache hold for one tunnel.
- */
-#define RECORDS_SIZE_MAX 8192
+/* Packed. Bounds what a proxy can make everybody's cache hold for one tunnel;
+ * the largest registration that an agent may make fits. */
+#define RECORDS_SIZE_MAX 49152
 /* Puts and removals of one Publish: a transaction's operations less the proxy
  * record's. */
 #define RECORDS_BATCH_MAX (BACKEND_OPS_MAX - 1)

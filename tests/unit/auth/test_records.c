@@ -129,7 +129,7 @@ static void test_bad_fields_are_refused(void **state)
 	char *addresses[17];
 
 	memset(text, 'x', sizeof(text));
-	text[256] = '\0';
+	text[257] = '\0';
 	for (int i = 0; i < 17; i++)
 		addresses[i] = TEXT("a:1");
 	request_init(&r);
@@ -169,8 +169,8 @@ static void test_batches_and_records_are_bounded(void **state)
 	struct request r;
 	char *many[RECORDS_BATCH_MAX + 1];
 	Peerway__Record__Label *labels[64];
-	Peerway__Record__Service *services[65];
-	char value[250];
+	Peerway__Record__Service *services[257];
+	char value[257];
 	const char *reason;
 	struct records_batch *batch;
 
@@ -188,18 +188,25 @@ static void test_batches_and_records_are_bounded(void **state)
 	for (int i = 0; i <= RECORDS_BATCH_MAX; i++)
 		free(many[i]);
 
+	/* the largest registration that an agent may make is stored */
 	memset(value, 'v', sizeof(value) - 1);
 	value[sizeof(value) - 1] = '\0';
 	r.label.value = value;
 	for (int i = 0; i < 64; i++)
 		labels[i] = &r.label;
 	r.tunnel.labels = labels;
-	r.tunnel.n_labels = 64; /* 16 KiB */
-	assert_refused(&r, true);
-	for (int i = 0; i < 65; i++)
+	r.tunnel.n_labels = 64;
+	for (int i = 0; i < 257; i++)
 		services[i] = &r.service;
 	r.tunnel.services = services;
-	r.tunnel.n_services = 65;
+	r.tunnel.n_services = 256;
+	batch = records_batch_new(&r.request, OWN, &reason);
+	assert_non_null(batch);
+	records_batch_free(batch);
+	r.service.type = value; /* 256 times */
+	assert_refused(&r, true);
+	r.tunnel.services = services;
+	r.tunnel.n_services = 257;
 	assert_refused(&r, true);
 }
 
