@@ -18,6 +18,7 @@
 #define SERVICES_MAX 256
 #define LABELS_MAX 256
 #define TEXT_MAX 1024
+#define RECORD_MAX 49152 /* packed; as authd's */
 
 void apply_init(struct apply *apply, const char *store_id, uint64_t revision)
 {
@@ -81,7 +82,8 @@ static bool services_are_fit(const Peerway__Record__TunnelRecord *record)
 
 bool apply_tunnel_is_fit(const Peerway__Record__TunnelRecord *record)
 {
-	if (!identity_uuid_is_valid(record->agent_id) ||
+	if (protobuf_c_message_get_packed_size(&record->base) > RECORD_MAX ||
+		!identity_uuid_is_valid(record->agent_id) ||
 		!identity_uuid_is_valid(record->proxy_id) ||
 		!identity_name_is_valid(record->name) ||
 		record->n_labels > LABELS_MAX)

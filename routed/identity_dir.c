@@ -63,6 +63,14 @@ static int write_file(const char *directory, const char *name, mode_t mode,
 	return ret;
 }
 
+/* For the group's members, and what is made in it is the group's. */
+static int make_directory(const char *path)
+{
+	if (mkdir(path, 0750) < 0)
+		return errno == EEXIST ? 0 : -1;
+	return chmod(path, 02750);
+}
+
 static void remove_set(const char *directory)
 {
 	for (int i = 0; i < 4; i++) {
@@ -89,7 +97,7 @@ static int write_set(const char *directory, const struct identity_files *files,
 	char **error_out)
 {
 	remove_set(directory); /* of a crash */
-	if (mkdir(directory, 0750) < 0) {
+	if (make_directory(directory) < 0) {
 		*error_out = failed(directory);
 		return -1;
 	}
@@ -171,7 +179,7 @@ char *identity_dir_write(
 	char *directory = NULL;
 	unsigned n;
 
-	if (mkdir(root, 0750) < 0 && errno != EEXIST) {
+	if (make_directory(root) < 0) {
 		*error_out = failed(root);
 		goto fail;
 	}

@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "routed/join.h"
@@ -37,7 +36,6 @@ struct join {
 	struct rpc_cq *cq;
 	const struct conf *conf;
 	const char *proxy_id;
-	char *root;
 	char *key_path;
 	EVP_PKEY *key; /* NULL until it is on disk */
 	bool (*on_joined)(void *arg,
@@ -110,8 +108,7 @@ static int have_key(struct join *join, char **error_out)
 		return 0;
 	join->key = pki_key_new();
 	pem = join->key ? pki_key_to_pem(join->key) : NULL;
-	if ((mkdir(join->root, 0750) < 0 && errno != EEXIST) || !pem ||
-		write_key(join->key_path, pem) < 0) {
+	if (!pem || write_key(join->key_path, pem) < 0) {
 		*error_out =
 			xasprintf("%s: %s", join->key_path, strerror(errno));
 		EVP_PKEY_free(join->key);
@@ -310,7 +307,7 @@ static void on_retry(void *arg)
 }
 
 struct join *join_start(struct loop *loop, struct rpc_cq *cq,
-	const struct conf *conf, const char *proxy_id, const char *root,
+	const struct conf *conf, const char *proxy_id,
 	bool (*on_joined)(void *arg,
 		const Peerway__Auth__JoinResponse *response, EVP_PKEY *key),
 	void (*on_failed)(void *arg, const char *why), void *arg)
@@ -321,8 +318,7 @@ struct join *join_start(struct loop *loop, struct rpc_cq *cq,
 	join->cq = cq;
 	join->conf = conf;
 	join->proxy_id = proxy_id;
-	join->root = xstrdup(root);
-	join->key_path = xasprintf("%s/joining.key", root);
+	join->key_path = xasprintf("%s/joining.key", conf->data_dir);
 	join->on_joined = on_joined;
 	join->on_failed = on_failed;
 	join->arg = arg;
@@ -341,6 +337,5 @@ void join_free(struct join *join)
 	timer_free(join->retry);
 	EVP_PKEY_free(join->key);
 	free(join->key_path);
-	free(join->root);
 	loop_free_later(join->loop, free, join);
 }

@@ -317,8 +317,7 @@ int membership_start(struct membership *membership, char **error_out)
 		return -EINVAL;
 	}
 	membership->join = join_start(membership->loop, membership->cq, conf,
-		membership->proxy_id, membership->root, on_joined,
-		on_join_failed, membership);
+		membership->proxy_id, on_joined, on_join_failed, membership);
 	return 0;
 }
 

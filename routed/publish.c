@@ -45,7 +45,8 @@ struct agent {
 	char id[37];
 	LIST_HEAD(, tunnel) tunnels;
 	struct bytes published;
-	struct bytes said; /* while flying */
+	struct bytes said;    /* while flying */
+	struct bytes refused; /* not to be said again */
 	bool dirty;
 	bool flying;
 	bool uncertain; /* a batch was lost: it may have been stored or not */
@@ -58,6 +59,7 @@ struct publish {
 	size_t published_count;
 	size_t dirty_count;
 	size_t flying_count;
+	size_t one_by_one; /* so many batches are of one agent */
 	uint64_t order;
 	LIST_HEAD(, tunnel) tunnels[BUCKETS];
 	LIST_HEAD(, agent) agents[BUCKETS];
@@ -215,6 +217,7 @@ static void agent_settle(struct publish *publish, struct agent *agent)
 		!LIST_EMPTY(&agent->tunnels))
 		return;
 	LIST_REMOVE(agent, in_bucket);
+	bytes_clear(&agent->refused);
 	free(agent);
 }
 
@@ -336,21 +339,29 @@ static size_t batch_add(struct publish_batch *batch, struct agent *agent)
 	return agent->said.size;
 }
 
+/* Nothing is to be said of an agent whose wanted record authd has, or will not
+ * have. */
+static bool is_settled(const struct agent *agent, const struct bytes *wanted)
+{
+	if (agent->refused.data && bytes_equal(wanted, &agent->refused))
+		return true;
+	return !agent->uncertain && bytes_equal(wanted, &agent->published);
+}
+
 bool publish_next(struct publish *publish, struct publish_batch *batch_out)
 {
+	size_t max = publish->one_by_one > 0 ? 1 : PUBLISH_BATCH_MAX;
 	struct agent *agent;
 	size_t bytes = 0;
 
 	assert(TAILQ_EMPTY(&publish->flying));
 	memset(batch_out, 0, sizeof(*batch_out));
-	while (publish->flying_count < PUBLISH_BATCH_MAX &&
-		bytes < PUBLISH_BATCH_BYTES &&
+	while (publish->flying_count < max && bytes < PUBLISH_BATCH_BYTES &&
 		(agent = TAILQ_FIRST(&publish->dirty))) {
 		struct bytes wanted = wanted_of(agent);
 
 		agent_unmark(publish, agent);
-		if (!agent->uncertain &&
-			bytes_equal(&wanted, &agent->published)) {
+		if (is_settled(agent, &wanted)) {
 			agent_settle(publish, agent);
 			continue;
 		}
@@ -359,7 +370,35 @@ bool publish_next(struct publish *publish, struct publish_batch *batch_out)
 		publish->flying_count++;
 		TAILQ_INSERT_TAIL(&publish->flying, agent, in_flying);
 	}
+	if (publish->one_by_one > 0)
+		publish->one_by_one--;
 	return publish->flying_count > 0;
+}
+
+static void batch_clear(struct publish_batch *batch)
+{
+	for (size_t i = 0; i < batch->put_count; i++)
+		peerway__record__tunnel_record__free_unpacked(
+			batch->put[i], NULL);
+	for (size_t i = 0; i < batch->removed_count; i++)
+		free(batch->removed[i]);
+	batch->put_count = 0;
+	batch->removed_count = 0;
+}
+
+bool publish_refused(struct publish *publish, struct publish_batch *batch)
+{
+	struct agent *agent = TAILQ_FIRST(&publish->flying);
+	bool alone = publish->flying_count == 1;
+
+	if (!alone) {
+		publish->one_by_one = publish->flying_count;
+	} else if (agent->said.data) {
+		bytes_clear(&agent->refused);
+		agent->refused = bytes_copy(&agent->said);
+	}
+	publish_done(publish, batch, false);
+	return alone;
 }
 
 void publish_done(
@@ -381,13 +420,7 @@ void publish_done(
 		}
 		agent_settle(publish, agent);
 	}
-	for (size_t i = 0; i < batch->put_count; i++)
-		peerway__record__tunnel_record__free_unpacked(
-			batch->put[i], NULL);
-	for (size_t i = 0; i < batch->removed_count; i++)
-		free(batch->removed[i]);
-	batch->put_count = 0;
-	batch->removed_count = 0;
+	batch_clear(batch);
 }
 
 void publish_reset(struct publish *publish)
@@ -400,6 +433,7 @@ void publish_reset(struct publish *publish)
 
 			set_published(publish, agent, (struct bytes){0});
 			agent->uncertain = false;
+			bytes_clear(&agent->refused);
 			if (!LIST_EMPTY(&agent->tunnels))
 				agent_mark(publish, agent);
 			else

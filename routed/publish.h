@@ -53,9 +53,16 @@ struct publish_batch {
 /* The next batch (its records are freed by publish_done()); false when all has
  * been said. None may be under way. */
 bool publish_next(struct publish *publish, struct publish_batch *batch_out);
-/* The end of that batch. stored = false: it is to be said again. */
+/* The end of the batch. stored = false: it is to be said again. */
 void publish_done(struct publish *publish, struct publish_batch *batch,
 	bool stored);
+/*
+ * The end of a batch that authd has refused: its records are said again one by
+ * one, and one that is refused alone is left out until it changes, so that no
+ * agent's record keeps another's from being published. True when this was one
+ * alone.
+ */
+bool publish_refused(struct publish *publish, struct publish_batch *batch);
 /* A new lease, under which nothing has been said yet. No batch under way. */
 void publish_reset(struct publish *publish);
 

@@ -7,6 +7,7 @@
  * not; publish.c knows that a lost batch must be said again whatever happens.
  */
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "routed/publisher.h"
@@ -14,7 +15,8 @@
 #include "shared/log.h"
 
 #define GATHER_MS 20	/* reports of one moment become one batch */
-#define REFUSED_MS 5000 /* before a refused batch is tried again */
+#define REFUSED_MS 5000 /* before our own record is tried again */
+#define BUSY_MS 1000
 #define CALL_MS 5000
 #define PUBLISH "/peerway.auth.AuthService/Publish"
 
@@ -57,36 +59,61 @@ void publisher_free(struct publisher *publisher)
 
 /* ---- the call ---- */
 
+/* What was said is no fault of the server's or of the lease's. */
 static void on_refused(
 	struct publisher *publisher, int status, const char *message)
 {
+	bool record = !publisher->record_said;
+	struct publish_batch *batch = &publisher->batch;
+	char agent[37] = "";
+
+	if (batch->put_count > 0)
+		snprintf(agent, sizeof(agent), "%s", batch->put[0]->agent_id);
+	if (record)
+		log_error("authd refuses this host's record: %s status=%d",
+			message, status);
+	else if (publish_refused(publisher->publish, batch))
+		log_error("authd refuses an agent's record: %s agent=%s "
+			  "status=%d",
+			message, agent, status);
+	timer_set(publisher->gather, record ? REFUSED_MS : 0);
+}
+
+static void on_lost(
+	struct publisher *publisher, int status, const char *message)
+{
+	publish_done(publisher->publish, &publisher->batch, false);
 	if (status == GRPC_STATUS_FAILED_PRECONDITION ||
-		status == GRPC_STATUS_NOT_FOUND) {
+		status == GRPC_STATUS_NOT_FOUND)
 		session_lose_lease(publisher->session, status, message);
-	} else if (session_is_fatal(status)) {
+	else
 		session_fail(
 			publisher->session, "not published", status, message);
-	} else {
-		log_error("authd refuses this host's records: %s status=%d",
-			message, status);
-		timer_set(publisher->gather, REFUSED_MS);
-	}
 }
 
 static void on_published(void *arg, int status, const char *message,
 	const ProtobufCMessage *response)
 {
 	struct publisher *publisher = arg;
-	bool stored = status == GRPC_STATUS_OK;
 
 	publisher->calling = false;
-	publish_done(publisher->publish, &publisher->batch, stored);
-	if (!stored) {
+	if (status == GRPC_STATUS_OK) {
+		publish_done(publisher->publish, &publisher->batch, true);
+		publisher->record_said = true;
+		/* whatever has come meanwhile */
+		timer_set(publisher->gather, 0);
+	} else if (status == GRPC_STATUS_INVALID_ARGUMENT ||
+		   status == GRPC_STATUS_PERMISSION_DENIED) {
 		on_refused(publisher, status, message);
-		return;
+	} else if (status == GRPC_STATUS_ABORTED ||
+		   status == GRPC_STATUS_RESOURCE_EXHAUSTED) {
+		log_warn("not published, trying again: %s status=%d", message,
+			status);
+		publish_done(publisher->publish, &publisher->batch, false);
+		timer_set(publisher->gather, BUSY_MS);
+	} else {
+		on_lost(publisher, status, message);
 	}
-	publisher->record_said = true;
-	timer_set(publisher->gather, 0); /* whatever has come meanwhile */
 }
 
 static void call(struct publisher *publisher, struct rpc_channel *channel)
@@ -117,8 +144,9 @@ static void on_gathered(void *arg)
 	if (publisher->calling || !channel || !publisher->synced ||
 		!publisher->record)
 		return;
-	if (publish_next(publisher->publish, &publisher->batch) ||
-		!publisher->record_said)
+	/* The host's record goes first and alone: tunnels follow it. */
+	if (!publisher->record_said ||
+		publish_next(publisher->publish, &publisher->batch))
 		call(publisher, channel);
 	else
 		session_revoke_previous(publisher->session);

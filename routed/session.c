@@ -135,10 +135,8 @@ bool session_is_fatal(int status)
 {
 	/* What the server itself said of the request is not. */
 	return status != GRPC_STATUS_INVALID_ARGUMENT &&
-	       status != GRPC_STATUS_NOT_FOUND &&
-	       status != GRPC_STATUS_FAILED_PRECONDITION &&
 	       status != GRPC_STATUS_RESOURCE_EXHAUSTED &&
-	       status != GRPC_STATUS_ALREADY_EXISTS;
+	       status != GRPC_STATUS_ABORTED;
 }
 
 void session_fail(struct session *session, const char *what, int status,

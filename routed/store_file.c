@@ -147,8 +147,10 @@ static int settle(sqlite3 *db)
 	sqlite3_busy_timeout(db, BUSY_MS);
 	sqlite3_file_control(db, "main", SQLITE_FCNTL_PERSIST_WAL, &persist);
 	return sqlite3_exec(db,
-		"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL", NULL,
-		NULL, NULL);
+		"PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"
+		"PRAGMA journal_size_limit = 4194304;"
+		"PRAGMA temp_store = MEMORY",
+		NULL, NULL, NULL);
 }
 
 static int make_schema(sqlite3 *db)

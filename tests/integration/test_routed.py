@@ -151,6 +151,24 @@ def test_tunnels_become_records_on_every_host(fleet):
     worker.close()
 
 
+def test_a_record_that_authd_refuses_keeps_no_other_back(fleet):
+    one, two = fleet.proxies
+    worker = Worker(one)
+    for number in range(1, 6):
+        agent_id = str(uuid.uuid4())
+        tunnel = worker.tunnel(number, f"node-{number}", agent_id)
+        worker.tunnels[number] = tunnel
+    worker.tunnels[3].record.labels[0].value = "bell\x07"
+    worker.sync()
+    names = ["node-1", "node-2", "node-4", "node-5"]
+    wait_agents(two, {name: {one.uuid} for name in names})
+    one.routed.wait_log(r"error .*authd refuses an agent's record", 5)
+    assert one.routed.status()["auth_state"] == "connected"
+    worker.up(3, "node-3")
+    wait_for(lambda: "node-3" in agents_of(two), 10, "it is good again")
+    worker.close()
+
+
 def test_a_worker_that_is_gone_takes_its_tunnels_along(fleet):
     one, two = fleet.proxies
     first = Worker(one, number=0, workers=2).sync()

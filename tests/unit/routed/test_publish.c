@@ -12,6 +12,7 @@
 #define PROXY "bbbbbbbb-0000-4000-8000-000000000001"
 #define ONE "aaaaaaaa-0000-4000-8000-000000000001"
 #define TWO "aaaaaaaa-0000-4000-8000-000000000002"
+#define THREE "aaaaaaaa-0000-4000-8000-000000000003"
 
 static int setup(void **state)
 {
@@ -190,6 +191,31 @@ static void a_new_lease_has_everything_said_anew(void **state)
 	silent(p);
 }
 
+static void a_refused_record_does_not_keep_others_back(void **state)
+{
+	struct publish *p = *state;
+	struct publish_batch batch;
+
+	up(p, 1, 1, ONE, "bad", 5);
+	up(p, 1, 2, TWO, "good", 5);
+	assert_true(publish_next(p, &batch));
+	assert_false(publish_refused(p, &batch));
+	for (int i = 0; i < 2; i++) {
+		assert_true(publish_next(p, &batch));
+		assert_int_equal(batch.put_count, 1);
+		if (strcmp(batch.put[0]->name, "bad") == 0)
+			assert_true(publish_refused(p, &batch));
+		else
+			publish_done(p, &batch, true);
+	}
+	silent(p);
+	assert_int_equal(publish_published(p), 1);
+	up(p, 1, 1, ONE, "better", 5);
+	up(p, 1, 3, THREE, "third", 5);
+	say(p, 2, 0, true);
+	assert_int_equal(publish_published(p), 3);
+}
+
 static void batches_and_tables_have_bounds(void **state)
 {
 	struct publish *p = *state;
@@ -229,6 +255,7 @@ int main(void)
 		TEST(a_lost_batch_is_said_again_as_things_stand_then),
 		TEST(a_change_during_a_batch_is_in_the_next),
 		TEST(a_new_lease_has_everything_said_anew),
+		TEST(a_refused_record_does_not_keep_others_back),
 		TEST(batches_and_tables_have_bounds),
 	};
 
