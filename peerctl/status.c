@@ -104,8 +104,14 @@ static long long number_of(const json_t *object, const char *key)
 
 static char *details_of_authd(const json_t *a)
 {
-	return xasprintf("cluster=%s revision=%lld", text_of(a, "cluster"),
-		number_of(a, "revision"));
+	const json_t *store = at(a, "store");
+
+	return xasprintf("cluster=%s listening=%s revision=%lld leases=%lld "
+			 "watchers=%lld not_after=%s pin=%s",
+		text_of(a, "cluster"), text_of(a, "listening"),
+		number_of(store, "revision"), number_of(a, "leases"),
+		number_of(a, "watchers"),
+		text_of(at(a, "identity"), "not_after"), text_of(a, "pin"));
 }
 
 static char *details_of_routed(const json_t *a)
@@ -131,12 +137,13 @@ static char *details_of_peerd(const json_t *a)
 {
 	const json_t *dials = at(a, "dials");
 
-	return xasprintf("listening=%s streams=%lld dials_sibling=%lld "
-			 "dials_peer=%lld dials_failed=%lld "
+	return xasprintf("%slistening=%s strategy=%s streams=%lld "
+			 "dials_sibling=%lld dials_peer=%lld dials_failed=%lld "
 			 "cache_revision=%lld",
-		text_of(a, "listening"), number_of(a, "streams"),
-		number_of(dials, "sibling"), number_of(dials, "peer"),
-		number_of(dials, "failed"),
+		json_is_true(at(a, "draining")) ? "draining " : "",
+		text_of(a, "listening"), text_of(a, "strategy"),
+		number_of(a, "streams"), number_of(dials, "sibling"),
+		number_of(dials, "peer"), number_of(dials, "failed"),
 		number_of(at(a, "cache"), "revision"));
 }
 
