@@ -134,24 +134,25 @@ def test_peerd_does_not_take_an_agent_for_a_peer(fleet, impostor):
     impostor.check_refused()
     (peer,) = fleet.proxies[0].peerd.status()["peers"]
     assert peer["id"] == host.uuid
-    assert peer["state"] != "ready"
-    assert peer["last_error"]
+    assert peer["state"] == "unreachable"
 
 
 @pytest.mark.parametrize("key", ["public_addr", "tunnel_public_addr"])
-def test_agent_opens_no_tunnel_to_an_agent(fleet, impostor, key):
+def test_agent_opens_no_tunnel_to_an_agent(make_cluster, echo, key):
     """3080 by ALPN, and 3024: where the proxies' records send agents."""
-    proxy, agent = fleet.proxies[0], fleet.agents[0]
-    agent.stop()
-    for daemon in (proxy.proxy, proxy.routed):
-        daemon.stop()
-    proxy.config["proxy_service"][key] = [impostor.addr]
-    proxy.write_config()
-    proxy.routed.start()
-    proxy.proxy.start()
-    proxy.wait_ready()
-    agent.start()
-    impostor.check_refused(1)
+    fleet = make_cluster(
+        proxies=1, agents=["node-1"], services=echo.services(), count=2
+    ).start()
+    impostor = fleet.add_service(
+        Impostor(fleet.network.address(200), *host_files(fleet.agents[0]))
+    )
+    host = fleet.add_proxy()
+    host.config["proxy_service"][key] = [impostor.addr]
+    host.join()
+    host.start().wait_ready()
+    impostor.check_refused()
+    assert host.tunnel_names() == []
+    check_route(fleet.proxies[0], "node-1", "local")
 
 
 @pytest.mark.parametrize("member", [True, False])

@@ -26,6 +26,15 @@ def uids(daemon):
     return found
 
 
+def accepts(proxy):
+    """Whether a client's TLS gets an answer: the certificate is loaded."""
+    try:
+        proxy.dial("nobody")
+    except suite.connect.Refused as refused:
+        return refused.status == 404
+    return False
+
+
 def test_every_daemon_under_its_own_uid(make_cluster, echo):
     cluster = make_cluster(
         proxies=2, agents=["node-1"], services=echo.services(), users=USERS
@@ -47,12 +56,10 @@ def test_every_daemon_under_its_own_uid(make_cluster, echo):
     assert other.routed.stop() == 0
     other.proxy.restart()
     other.peerd.restart()
-    other.proxy.wait_ready()
-    other.peerd.wait_ready()
     suite.wait_for(
-        lambda: holder.uuid in other.ready_peers(),
+        lambda: holder.uuid in other.ready_peers() and accepts(other),
         suite.START_TIMEOUT,
-        "the peer is there, from the cache that routed left",
+        "peers and clients are served, from what routed left",
     )
     check_route(other, "node-1", "peer")
 
