@@ -78,11 +78,14 @@ static void handle_cache(struct ipc_link *link, void *arg, struct ipc_msg *msg)
 static void on_our_own(void *arg)
 {
 	struct routed_link *routed = arg;
+	char *directory;
 	char *path;
 
 	if (routed->peerd->cache)
 		return;
-	path = cache_newest(routed->peerd->conf->data_dir);
+	directory = xasprintf("%s/cache", routed->peerd->conf->data_dir);
+	path = cache_newest(directory);
+	free(directory);
 	if (!path)
 		return;
 	log_warn("routed is away: going on from the cache on disk");

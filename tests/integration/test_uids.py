@@ -75,7 +75,13 @@ def test_every_daemon_under_its_own_uid(make_cluster, echo):
 
     for proxy in cluster.proxies:
         proxy.routed.start()
-    cluster.wait_agents(holders=1)
     now = cluster.holder("node-1")
+    for proxy in cluster.proxies:
+        suite.wait_for(
+            lambda: proxy.agents().get("node-1") == {now.uuid},
+            suite.START_TIMEOUT,
+            f"{proxy.name} knows who holds the agent now",
+        )
+    cluster.wait_peers()
     check_route(now, "node-1", "local")
     check_route(cluster.others(now)[0], "node-1", "peer")
