@@ -451,11 +451,8 @@ static struct dial *dial_new(struct dials *dials, uint64_t link,
 	if (request->deadline_ms && request->deadline_ms < limit)
 		limit = request->deadline_ms;
 	dial->deadline = dial->started + limit;
-	if (request->connection_id.len == CONNECTION_ID_SIZE)
-		memcpy(dial->connection_id, request->connection_id.data,
-			CONNECTION_ID_SIZE);
-	else
-		connection_id_make(dial->connection_id);
+	memcpy(dial->connection_id, request->connection_id.data,
+		CONNECTION_ID_SIZE);
 	TAILQ_INSERT_TAIL(&dials->pending, dial, entry);
 	dials->pending_count++;
 	metric_add(&dials->peerd->metrics, METER_DIALS_PENDING, 1);

@@ -14,6 +14,7 @@
 #include <sys/queue.h>
 #include <unistd.h>
 
+#include "peerd/connection_id.h"
 #include "peerd/idmap.h"
 #include "peerd/meters.h"
 #include "peerd/switchboard.h"
@@ -81,11 +82,17 @@ static void handle_tunnel_down(
 
 static void handle_dial(struct ipc_link *link, void *arg, struct ipc_msg *msg)
 {
+	Peerway__Ipc__Dial *dial = (void *)msg->payload;
 	struct worker *worker = worker_of(link, arg);
 
-	if (worker)
-		switchboard_dial(worker->links->peerd->switchboard, worker->id,
-			(void *)msg->payload, ipc_take_fd(msg));
+	if (!worker)
+		return;
+	if (dial->connection_id.len != CONNECTION_ID_SIZE) {
+		ipc_link_drop(link, "dial with a bad connection id");
+		return;
+	}
+	switchboard_dial(worker->links->peerd->switchboard, worker->id, dial,
+		ipc_take_fd(msg));
 }
 
 static void handle_dial_cancel(

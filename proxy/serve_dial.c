@@ -211,8 +211,8 @@ static struct served *served_new(
 	served->fd = fd;
 	served->state = SERVED_WAITING;
 	LIST_INSERT_HEAD(&worker->served, served, entry);
-	session_init_from(session, loop_now(worker->loop),
-		dial->connection_id.data, dial->connection_id.len);
+	session_init_from(
+		session, loop_now(worker->loop), dial->connection_id.data);
 	session->route = dial->from_peer ? PEERWAY__IPC__ROUTE__ROUTE_PEER
 					 : PEERWAY__IPC__ROUTE__ROUTE_SIBLING;
 	if (*dial->user)
@@ -230,11 +230,17 @@ void serve_dial_handle(struct ipc_link *link, void *arg, struct ipc_msg *msg)
 	struct worker *worker = arg;
 	const Peerway__Ipc__Dial *dial =
 		(const Peerway__Ipc__Dial *)msg->payload;
-	struct served *served = served_new(worker, dial, ipc_take_fd(msg));
-	struct registry_entry *entry = find_tunnel(served, dial);
 	uint32_t deadline_ms = worker->conf->proxy.dial_timeout;
+	struct served *served;
+	struct registry_entry *entry;
 	int ret;
 
+	if (dial->connection_id.len != SESSION_ID_SIZE) {
+		ipc_link_drop(link, "dial with a bad connection id");
+		return;
+	}
+	served = served_new(worker, dial, ipc_take_fd(msg));
+	entry = find_tunnel(served, dial);
 	if (!entry) {
 		bool known = registry_newest(worker->registry, dial->agent_id);
 

@@ -28,12 +28,10 @@ void session_init(struct session *session, int64_t now)
 	format_id(session);
 }
 
-void session_init_from(
-	struct session *session, int64_t now, const uint8_t *id, size_t len)
+void session_init_from(struct session *session, int64_t now, const uint8_t *id)
 {
 	*session = (struct session){.started = now};
-	if (len == sizeof(session->id))
-		memcpy(session->id, id, len);
+	memcpy(session->id, id, sizeof(session->id));
 	format_id(session);
 }
 

@@ -28,9 +28,8 @@ struct session {
 
 /* A new random id. */
 void session_init(struct session *session, int64_t now);
-/* Keeps the id that another daemon chose; a wrong length gives zeros. */
-void session_init_from(
-	struct session *session, int64_t now, const uint8_t *id, size_t len);
+/* Keeps the id (SESSION_ID_SIZE bytes) that another daemon chose. */
+void session_init_from(struct session *session, int64_t now, const uint8_t *id);
 void session_deinit(struct session *session);
 
 /* One info line; what: "session ended" or "stream ended". error as in
