@@ -180,7 +180,8 @@ void backend_compact(struct backend *backend, uint64_t revision,
 	backend_txn_done *done, void *arg);
 
 struct backend_info {
-	char store_id[64]; /* another one: another history of revisions */
+	char store_id[64]; /* another one: another history of revisions, also
+			      after an older copy was put back */
 	uint64_t revision;
 	uint64_t compacted; /* revisions up to this one are forgotten */
 	uint64_t log_bytes; /* what is kept to resume watches from */

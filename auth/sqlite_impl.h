@@ -33,6 +33,7 @@ enum sqlite_sql {
 extern const char *const sqlite_statements[SQL_STATEMENTS];
 
 struct sqlite_db {
+	char *path;
 	sqlite3 *handle;
 	sqlite3_stmt *statements[SQL_STATEMENTS];
 	char store_id[64];
@@ -45,6 +46,7 @@ struct sqlite_db {
 	uint64_t safe_log_bytes;
 	char error[256];
 	bool full;
+	bool opened;
 };
 
 /* Keeps SQLite's error; -EIO. */
@@ -69,3 +71,11 @@ struct backend_kv sqlite_row_kv(sqlite3_stmt *stmt, const char *key, int first);
  * is going to be deleted. 1: the key is there now, 0: it is not, -EIO. */
 int sqlite_log_change(
 	struct sqlite_db *db, const char *key, const void *value, size_t len);
+
+/* Whether the file is the one that was left behind; when not, the store has a
+ * new id afterwards. known_inode: what the file says of itself, 0: nothing
+ * yet. */
+int sqlite_origin_check(
+	struct sqlite_db *db, uint64_t inode, uint64_t known_inode);
+/* Notes, when the store is closed, how far it has come. */
+void sqlite_origin_note(const struct sqlite_db *db);

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "auth/sqlite_impl.h"
@@ -98,7 +99,8 @@ static int create_schema(struct sqlite_db *db)
 	identity_uuid_make(uuid);
 	snprintf(text, sizeof(text),
 		"INSERT INTO meta VALUES('schema', %d), ('revision', 1),"
-		" ('compacted', 0), ('store_id', '%s'); COMMIT",
+		" ('compacted', 0), ('store_id', '%s'), ('inode', '0');"
+		" COMMIT",
 		SCHEMA, uuid);
 	if (sqlite3_exec(db->handle, "BEGIN EXCLUSIVE", 0, 0, 0) != SQLITE_OK ||
 		sqlite3_exec(db->handle, schema_sql, 0, 0, 0) != SQLITE_OK ||
@@ -144,8 +146,8 @@ static int prepare(struct sqlite_db *db, uint64_t max_bytes)
 
 	snprintf(pragmas, sizeof(pragmas),
 		"PRAGMA busy_timeout=1000; PRAGMA locking_mode=EXCLUSIVE;"
-		"PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
-		"PRAGMA secure_delete=ON; PRAGMA page_size=%d;"
+		"PRAGMA page_size=%d; PRAGMA journal_mode=WAL;"
+		"PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;"
 		"PRAGMA max_page_count=%llu",
 		PAGE_SIZE, (unsigned long long)(max_bytes / PAGE_SIZE));
 	if (sqlite3_exec(db->handle, pragmas, 0, 0, 0) != SQLITE_OK ||
@@ -171,23 +173,51 @@ static int prepare(struct sqlite_db *db, uint64_t max_bytes)
 	return read_meta(db);
 }
 
+/* The inode of the file, made if need be; 0: cannot be opened. */
+static uint64_t touch(const char *path)
+{
+	/* SQLite gives its other files the mode of this one. */
+	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	struct stat st = {0};
+
+	if (fd < 0)
+		return 0;
+	if (fstat(fd, &st) < 0)
+		st.st_ino = 0;
+	close(fd);
+	return st.st_ino;
+}
+
+static int check_origin(struct sqlite_db *db, uint64_t inode)
+{
+	uint64_t known = 0;
+
+	if (query_number(db,
+		    "SELECT CAST(value AS INTEGER) FROM meta"
+		    " WHERE key='inode'",
+		    &known) < 0)
+		return sqlite_failed(db);
+	return sqlite_origin_check(db, inode, known);
+}
+
 struct sqlite_db *sqlite_db_open(
 	const char *path, uint64_t max_bytes, char **error_out)
 {
 	struct sqlite_db *db;
-	/* SQLite gives its other files the mode of this one. */
-	int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+	uint64_t inode = touch(path);
 
-	if (fd < 0) {
+	if (!inode) {
 		*error_out = xasprintf("%s: %s", path, strerror(errno));
 		return NULL;
 	}
-	close(fd);
 	db = xcalloc(1, sizeof(*db));
+	db->path = xstrdup(path);
 	if (sqlite3_open_v2(path, &db->handle, SQLITE_OPEN_READWRITE, NULL) ==
 			SQLITE_OK &&
-		prepare(db, max_bytes) == 0)
+		prepare(db, max_bytes) == 0 && check_origin(db, inode) == 0) {
+		db->opened = true;
 		return db;
+	}
 	if (!db->error[0])
 		sqlite_failed(db);
 	*error_out = xasprintf("%s: %s", path, db->error);
@@ -199,8 +229,11 @@ void sqlite_db_close(struct sqlite_db *db)
 {
 	if (!db)
 		return;
+	if (db->opened)
+		sqlite_origin_note(db);
 	for (int i = 0; i < SQL_STATEMENTS; i++)
 		sqlite3_finalize(db->statements[i]);
 	sqlite3_close(db->handle);
+	free(db->path);
 	free(db);
 }

@@ -74,15 +74,25 @@ static int setup(void **state)
 	return 0;
 }
 
+static void store_copy(
+	struct store *s, const char *from, const char *to, const char *how)
+{
+	char *command =
+		xasprintf("%s %s/%s %s/%s", how, s->dir, from, s->dir, to);
+
+	assert_int_equal(0, system(command));
+	free(command);
+}
+
 static int teardown(void **state)
 {
-	static const char *const names[] = {
-		"backend.db", "backend.db-wal", "backend.db-shm"};
+	static const char *const names[] = {"backend.db", "backend.db-wal",
+		"backend.db-shm", "backend.db-last", "copy"};
 	struct store *s = *state;
 	char path[128];
 
 	backend_free(s->backend);
-	for (int i = 0; i < 3; i++) {
+	for (int i = 0; i < 5; i++) {
 		snprintf(path, sizeof(path), "%s/%s", s->dir, names[i]);
 		unlink(path);
 	}
@@ -507,6 +517,38 @@ static void test_what_was_answered_survives(void **state)
 	assert_int_equal(revision + 1, put(s, "c", "3", 0));
 }
 
+static void assert_other_store_after(struct store *s, const char *how)
+{
+	struct backend_info before, after;
+
+	put(s, "a", "old", 0);
+	backend_info(s->backend, &before);
+	backend_free(s->backend);
+	store_copy(s, "backend.db", "copy", "cp");
+	store_open(s);
+	backend_info(s->backend, &after);
+	assert_string_equal(before.store_id, after.store_id);
+	put(s, "a", "new", 0);
+	backend_free(s->backend);
+	store_copy(s, "copy", "backend.db", how);
+	store_open(s);
+	backend_info(s->backend, &after);
+	assert_string_not_equal(before.store_id, after.store_id);
+	assert_list(s, "", "a=old");
+	/* and keeps the new id */
+	before = after;
+	store_reopen(s);
+	backend_info(s->backend, &after);
+	assert_string_equal(before.store_id, after.store_id);
+}
+
+static void test_copy_put_back_is_another_store(void **state)
+{
+	assert_other_store_after(*state, "mv");
+	/* over the same inode */
+	assert_other_store_after(*state, "cp");
+}
+
 /* ---- leases ---- */
 
 static void test_lease_ends_with_one_revision(void **state)
@@ -873,6 +915,7 @@ int main(void)
 		TEST(test_bounds_are_kept),
 		TEST(test_calls_see_those_before_them),
 		TEST(test_what_was_answered_survives),
+		TEST(test_copy_put_back_is_another_store),
 		TEST(test_lease_ends_with_one_revision),
 		TEST(test_keepalive_keeps_a_lease),
 		TEST(test_revoked_lease_takes_its_keys),
