@@ -191,26 +191,50 @@ char *store_file_check(const char *path)
 	return fault;
 }
 
-static sqlite3 *open_new(const char *path, char **error_out)
+static char *failed(const char *path)
+{
+	return xasprintf("%s: %s", path, strerror(errno));
+}
+
+/* An empty cache at path, to which nothing else is linked yet. */
+static int make_file(const char *path, char **error_out)
 {
 	sqlite3 *db = NULL;
 	/* Made here for its mode, which SQLite gives to the WAL files too. */
 	int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0660);
+	int ret = -1;
 
-	if (fd < 0 || fchmod(fd, 0660) < 0) {
-		*error_out = xasprintf("%s: %s", path, strerror(errno));
-		if (fd >= 0)
-			close(fd);
-		return NULL;
-	}
-	close(fd);
-	if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) ==
-			SQLITE_OK &&
-		settle(db) == SQLITE_OK && make_schema(db) == SQLITE_OK)
-		return db;
-	*error_out = xasprintf("%s: %s", path, sqlite3_errmsg(db));
+	if (fd < 0 || fchmod(fd, 0660) < 0)
+		*error_out = failed(path);
+	else if (sqlite3_open_v2(path, &db, SQLITE_OPEN_READWRITE, NULL) ==
+			 SQLITE_OK &&
+		 make_schema(db) == SQLITE_OK)
+		ret = 0;
+	else
+		*error_out = xasprintf("%s: %s", path, sqlite3_errmsg(db));
 	sqlite3_close(db);
-	return NULL;
+	if (fd >= 0)
+		close(fd);
+	return ret;
+}
+
+/* Under another name first: readers look for cache-<n>.db as soon as it is
+ * there. */
+static sqlite3 *open_new(
+	const char *directory, const char *path, char **error_out)
+{
+	char *new_path = xasprintf("%s/new.db", directory);
+	sqlite3 *db = NULL;
+
+	unlink(new_path); /* of a crash */
+	if (make_file(new_path, error_out) == 0) {
+		if (rename(new_path, path) == 0)
+			db = open_existing(path, error_out);
+		else
+			*error_out = failed(path);
+	}
+	free(new_path);
+	return db;
 }
 
 static int make_directory(const char *directory, char **error_out)
@@ -249,7 +273,7 @@ sqlite3 *store_file_open(const char *directory, char **path_out,
 	if (!db) {
 		live = last + 1;
 		path = file_path(directory, live);
-		db = open_new(path, error_out);
+		db = open_new(directory, path, error_out);
 	}
 	if (!db) {
 		free(path);
