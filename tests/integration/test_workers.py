@@ -32,18 +32,34 @@ def all_held(cluster):
     return found if names == AGENTS else None
 
 
+def since(cluster, name):
+    """When the tunnel of that agent was made, or None."""
+    for proxy in cluster.proxies:
+        for tunnel in proxy.peerd.ask("tunnels")["tunnels"]:
+            if tunnel["name"] == name:
+                return tunnel["since"]
+    return None
+
+
 def spread(cluster):
-    """Restarts agents of the fullest worker until no worker is empty: which
-    one the kernel picks for a new connection cannot be chosen."""
-    for _ in range(60):
+    """Restarts agents until no worker is empty: which worker gets a new
+    connection is the kernel's choice alone."""
+    for turn in range(60):
         found = wait_for(
             lambda: all_held(cluster), suite.START_TIMEOUT, "8 tunnels"
         )
         if all(found.values()):
             return found
-        name = max(found.values(), key=len)[0]
+        crowd = sorted(max(found.values(), key=len))
+        name = crowd[turn % len(crowd)]
         agent = cluster.agents[AGENTS.index(name)]
+        before = since(cluster, agent.name)
         agent.agent.restart()
+        wait_for(
+            lambda: since(cluster, agent.name) not in (before, None),
+            suite.START_TIMEOUT,
+            f"{agent.name} has a new tunnel",
+        )
     raise AssertionError(f"a worker stays empty: {found}")
 
 
