@@ -15,7 +15,7 @@
 #include "shared/alloc.h"
 #include "shared/log.h"
 
-#define PART 200 /* records; each is at most RECORDS_SIZE_MAX */
+#define PART 100 /* records; each is at most RECORDS_SIZE_MAX */
 /* A caller who resumes later than the log reaches back needs a snapshot, so it
  * is told how far the store has come even when nothing of its concern changes.
  */

@@ -532,11 +532,13 @@ def test_bad_records_are_refused(authd):
         {"put": [proxy.tunnel(agent, services=[
             service(name="ssh", type="node", port=70000)])]},
         {"put": [proxy.tunnel(agent, services=[
-            service(name=f"s{i}", type="node") for i in range(65)])]},
+            service(name=f"s{i}", type="node") for i in range(257)])]},
+        {"put": [proxy.tunnel(agent, services=[
+            service(name=f"s{i}", type="t" * 250) for i in range(256)])]},
         {"put": [proxy.tunnel(agent, labels=[
             label(name="n", value="v" * 300)])]},
         {"put": [proxy.tunnel(agent, labels=[
-            label(name="n", value="v" * 250) for _ in range(60)])]},
+            label(name="n", value="v") for _ in range(65)])]},
         {"remove_agent_id": ["../config"]},
         {"proxy": proxy.record(hostname="h" * 300)},
         {"proxy": proxy.record(region="a\nb")},
