@@ -57,7 +57,8 @@ struct channel {
 	void *arg;
 	bool retired;
 	bool watching;
-	unsigned calls;
+	unsigned calls; /* that hold it */
+	int streams;
 	enum channel_state state;
 	int64_t since;
 	grpc_connectivity_state connectivity;
@@ -328,9 +329,14 @@ struct stream_totals *channel_totals(struct channel *channel)
 	return &channel->totals;
 }
 
-unsigned channel_call_count(const struct channel *channel)
+unsigned channel_streams(const struct channel *channel)
 {
-	return channel->calls;
+	return (unsigned)channel->streams;
+}
+
+void channel_count_stream(struct channel *channel, int change)
+{
+	channel->streams += change;
 }
 
 void channel_note_error(struct channel *channel, const char *text)

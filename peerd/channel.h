@@ -33,7 +33,9 @@ void channel_note_error(struct channel *channel, const char *text);
 struct peerd *channel_peerd(const struct channel *channel);
 const char *channel_peer_id(const struct channel *channel);
 struct stream_totals *channel_totals(struct channel *channel);
-unsigned channel_call_count(const struct channel *channel);
+/* Streams joined on it; client.c counts them. */
+unsigned channel_streams(const struct channel *channel);
+void channel_count_stream(struct channel *channel, int change);
 
 /* For client.c: a call holds the channel until it is let go. */
 grpc_channel *channel_hold(struct channel *channel);

@@ -321,6 +321,7 @@ static void on_stream_end(void *arg, const struct stream_result *result)
 	struct client_call *call = arg;
 
 	call->stream = NULL;
+	channel_count_stream(call->channel, -1);
 	call->on_end(call->end_arg, result);
 	call_settle(call);
 }
@@ -341,6 +342,7 @@ struct stream *client_join(struct client_call *call, int fd, bool raw,
 
 	assert(call->state == CLIENT_ANSWERED);
 	call->state = CLIENT_JOINED;
+	channel_count_stream(call->channel, 1);
 	call->on_end = on_end;
 	call->end_arg = arg;
 	call->stream = stream_new(call->hub, &setup);

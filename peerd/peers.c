@@ -16,6 +16,7 @@
 
 #include "peerd/clock_text.h"
 #include "peerd/meters.h"
+#include "peerd/probe.h"
 #include "shared/alloc.h"
 #include "shared/log.h"
 #include "shared/sock.h"
@@ -88,8 +89,11 @@ static void on_state(void *arg)
 {
 	struct peer *peer = arg;
 
-	log_info("peer %s: peer=%s addr=%s", state_name(peer), peer->id,
-		peer->addr);
+	if (channel_state(peer->channel) == CHANNEL_UNREACHABLE)
+		probe_start(peer->channel); /* it logs why */
+	else
+		log_info("peer %s: peer=%s addr=%s", state_name(peer), peer->id,
+			peer->addr);
 	count_states(peer->peers);
 }
 
@@ -171,7 +175,7 @@ static void drop_unseen(struct peers *peers)
 		if (!peer->seen) {
 			log_info("peer removed: its record has gone peer=%s "
 				 "streams=%u",
-				peer->id, channel_call_count(peer->channel));
+				peer->id, channel_streams(peer->channel));
 			drop(peer);
 		}
 	}
@@ -257,7 +261,7 @@ static json_t *peer_json(const struct peer *peer)
 			 "s:b}",
 		"id", peer->id, "hostname", peer->hostname, "addr", peer->addr,
 		"state", state_name(peer), "streams",
-		(int)channel_call_count(peer->channel), "bytes_sent",
+		(int)channel_streams(peer->channel), "bytes_sent",
 		(json_int_t)atomic_load(&totals->sent), "bytes_received",
 		(json_int_t)atomic_load(&totals->received), "last_error", error,
 		"last_error_at", error_text, "since", since_text, "draining",

@@ -419,7 +419,8 @@ class Host:
             )
         )
         self.pki = pki
-        self.cache = Cache(self.data_dir, peering)
+        (self.data_dir / "cache").mkdir()
+        self.cache = Cache(self.data_dir / "cache", peering)
         self.routed = Routed(self.run_dir, self.cache, pki.issue(self.id))
         self.peerd = Daemon(self, "peerd")
 

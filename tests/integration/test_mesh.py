@@ -482,7 +482,10 @@ def test_a_killed_peer(pair, agent):
     end.close()
     assert answer.code == code(left, "DIAL_OFFLINE")
     assert time.monotonic() - start < 3 * SLOW
-    left.wait_peer(right.id, "unreachable")
+    peer = left.wait_peer(right.id, "unreachable")
+    assert peer["streams"] == 0
+    left.peerd.wait_log(f"peer unreachable: .*peer={right.id}")
+    assert "failed to connect" in left.wait_peer(right.id, "unreachable")["last_error"]
     assert len(descriptor_table(left.peerd.pid)) <= before
 
     right.start()
