@@ -16,9 +16,11 @@
 #include <assert.h>
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -285,6 +287,7 @@ static pid_t start(
 		fail("cannot fork");
 	if (pid > 0)
 		return pid;
+	prctl(PR_SET_PDEATHSIG, SIGTERM);
 	side->loop = loop_new();
 	side->ctx = tls_pair_ctx(side->role == TUNNEL_PROXY);
 	if (side->tunnels > 0) {
@@ -488,8 +491,9 @@ static void run_echo(unsigned streams, unsigned rounds, bool raw)
 				fail("cannot write");
 		}
 	}
+	/* The other processes have copies: closing ours would end nothing. */
 	for (unsigned i = 0; i < 2 * streams; i++)
-		close(pfds[i].fd);
+		shutdown(pfds[i].fd, SHUT_RDWR);
 	for (int role = 0; role < 2; role++)
 		end(&bench, role);
 	qsort(times, total, sizeof(*times), compare_doubles);
