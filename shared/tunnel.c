@@ -328,16 +328,15 @@ static void say_goodbye(struct tunnel *tunnel)
 
 void tunnel_close(struct tunnel *tunnel, uint32_t linger_ms, const char *reason)
 {
+	if (linger_ms == 0 && tunnel->state != TUNNEL_DEAD) {
+		nghttp2_session_terminate_session(
+			tunnel->session, NGHTTP2_NO_ERROR);
+		tunnel_drop(tunnel, "%s", reason);
+	}
 	if (tunnel->state >= TUNNEL_CLOSING)
 		return;
 	if (!tunnel->reason)
 		tunnel->reason = xstrdup(reason);
-	if (linger_ms == 0) {
-		nghttp2_session_terminate_session(
-			tunnel->session, NGHTTP2_NO_ERROR);
-		tunnel_drop(tunnel, "%s", reason);
-		return;
-	}
 	if (tunnel->state != TUNNEL_ENDING)
 		say_goodbye(tunnel);
 	tunnel->state = TUNNEL_ENDING;

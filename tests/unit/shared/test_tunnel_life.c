@@ -486,6 +486,32 @@ static void test_silence_ends_a_tunnel(void **state)
 	loop_free(loop);
 }
 
+static void test_closing_at_once_does_not_wait_for_a_goodbye(void **state)
+{
+	struct loop *loop = loop_new();
+	struct scene scene = {.loop = loop};
+	struct chan *chans[2];
+	int64_t started;
+	int fds[2];
+
+	assert_int_equal(sock_pair(fds), 0);
+	tls_pair_chans(loop, fds, chans);
+	scene.hubs[0] = tunnel_hub_new(loop, &scene_settings);
+	scene.tunnels[0] = tunnel_new(
+		scene.hubs[0], TUNNEL_PROXY, chans[0], &scene_ops, &scene);
+	tunnel_close(scene.tunnels[0], 60000, "goodbye");
+	run_for(loop, 30); /* our end is sent, the peer's never comes */
+	assert_false(scene.over[0]);
+	started = loop_now(loop);
+	tunnel_close(scene.tunnels[0], 0, "at once");
+	run_until(loop, proxy_end_over, &scene, 5);
+	assert_true(loop_now(loop) - started < TUNNEL_CLOSE_WAIT_MS / 2);
+	tunnel_hub_free(scene.hubs[0]);
+	chan_free(chans[1]);
+	loop_turn(loop, false);
+	loop_free(loop);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -509,6 +535,8 @@ int main(void)
 		cmocka_unit_test(test_ping_on_request),
 		cmocka_unit_test(test_keys_are_renewed_under_load),
 		cmocka_unit_test(test_silence_ends_a_tunnel),
+		cmocka_unit_test(
+			test_closing_at_once_does_not_wait_for_a_goodbye),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
