@@ -238,6 +238,9 @@ struct chan *chan_new_tls(struct loop *loop, int fd, SSL *ssl)
 				  SSL_MODE_RELEASE_BUFFERS);
 	/* Programs that close without close_notify are common. What came
 	 * before is whole, and the other direction must stay usable. */
+	/* One read(2) per record instead of two; readers go on to -EAGAIN, so
+	 * nothing stays behind in OpenSSL. */
+	SSL_set_read_ahead(ssl, 1);
 	SSL_set_options(ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
 	return chan;
 }
