@@ -23,6 +23,8 @@
 /* Descriptors kept for dials, the cache and links. The kernel gives the lowest
  * free number, so the number tells how many are in use. */
 #define FD_RESERVE 64
+/* So long without a shortage, and it is over. */
+#define CALM_MS 5000
 
 struct listener {
 	TAILQ_ENTRY(listener) entry;
@@ -43,26 +45,14 @@ static void pause_listener(struct listener *listener)
 	metric_add(&listener->worker->metrics, PROXY_LISTENERS_PAUSED, 1);
 }
 
+/* Said once: around the limit, each end of a connection lets one more in. */
 static void fds_run_short(struct worker *worker, const char *why)
 {
-	if (!worker->fds_are_short)
+	if (!worker->fds_short_at)
 		log_warn("accepting paused: %s limit=%ld clients=%u tunnels=%u",
 			why, worker->fd_limit, worker->client_count,
 			worker->tunnel_count);
-	worker->fds_are_short = true;
-}
-
-static void note_fd(struct listener *listener, int fd)
-{
-	struct worker *worker = listener->worker;
-
-	if (fd >= worker->fd_limit - FD_RESERVE) {
-		fds_run_short(worker, "few descriptors are left");
-		pause_listener(listener);
-	} else if (worker->fds_are_short) {
-		worker->fds_are_short = false;
-		log_info("accepting again: descriptors are free");
-	}
+	worker->fds_short_at = loop_now(worker->loop);
 }
 
 /* Whether to try the next one. */
@@ -79,7 +69,10 @@ static bool accept_one(struct listener *listener)
 	fd = accept4(listener->fd, (struct sockaddr *)&from.ss, &from.len,
 		SOCK_NONBLOCK | SOCK_CLOEXEC);
 	if (fd >= 0) {
-		note_fd(listener, fd);
+		if (fd >= worker->fd_limit - FD_RESERVE) {
+			fds_run_short(worker, "few descriptors are left");
+			pause_listener(listener);
+		}
 		listener->ops->on_accept(worker, listener->arg, fd, &from);
 		return !listener->paused;
 	}
@@ -118,6 +111,16 @@ void listener_start(struct worker *worker, int fd,
 	if (!listener->ev || event_add(listener->ev, NULL) < 0)
 		fatal("cannot watch a listening socket: %m");
 	TAILQ_INSERT_TAIL(&worker->listeners, listener, entry);
+}
+
+void listener_tick(struct worker *worker)
+{
+	listener_resume_all(worker);
+	if (!worker->fds_short_at ||
+		loop_now(worker->loop) - worker->fds_short_at < CALM_MS)
+		return;
+	worker->fds_short_at = 0;
+	log_info("accepting again: descriptors are free");
 }
 
 void listener_resume_all(struct worker *worker)

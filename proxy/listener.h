@@ -31,5 +31,7 @@ void listener_start(struct worker *worker, int fd,
 	const struct listener_ops *ops, void *arg);
 /* Something ended: those that paused may try again. */
 void listener_resume_all(struct worker *worker);
+/* The same from time to time, and the end of a shortage is said. */
+void listener_tick(struct worker *worker);
 /* Closes all, for good. */
 void listener_stop_all(struct worker *worker);

@@ -191,7 +191,7 @@ static void on_tick(void *arg)
 	struct worker *worker = arg;
 
 	update_metrics(worker);
-	listener_resume_all(worker);
+	listener_tick(worker);
 	if (worker->draining && !worker->session_count && !worker->client_count)
 		finish_drain(worker);
 	if (++worker->ticks % PUSH_TICKS == 0)

@@ -37,7 +37,7 @@ struct worker {
 	uint32_t number;
 	char proxy_id[CONF_UUID_SIZE];
 	long fd_limit;
-	bool fds_are_short; /* said so; until a low descriptor comes again */
+	int64_t fds_short_at; /* loop_now() of the last shortage; 0: over */
 	bool draining;
 	bool drained; /* and the tunnels are being closed */
 	uint64_t ticks;
