@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent follows its fleet: a change of strategy proxy by proxy, a proxy
+that restarts, a certificate that others look after, names for addresses."""
+
+import shutil
+import time
+
+import pytest
+
+import suite
+from process import wait_for
+from traffic import check_route
+
+
+def holders(cluster, name="node-1"):
+    """How many proxy hosts have a tunnel of that agent."""
+    return sum(name in proxy.tunnel_names() for proxy in cluster.proxies)
+
+
+def set_strategy(cluster, strategy):
+    """As an operator does it: edit, restart authd."""
+    config = {"auth_service": {"tunnel_strategy": strategy}}
+    cluster.auth.write_config(config)
+    cluster.auth.authd.restart()
+    cluster.auth.wait_ready()
+
+
+def restart(host):
+    host.stop()
+    host.start()
+    host.wait_ready()
+
+
+def wait_holders(cluster, count, what):
+    wait_for(lambda: holders(cluster) == count, suite.START_TIMEOUT, what)
+
+
+def stays(condition, seconds):
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        assert condition()
+        time.sleep(0.1)
+
+
+def test_a_change_of_strategy_is_followed(make_cluster, echo):
+    cluster = make_cluster(
+        proxies=2, agents=["node-1"], services=echo.services()
+    ).start()
+    cluster.wait_agents(holders=1)
+    first, second = cluster.proxies
+
+    set_strategy(cluster, {"type": "agent_mesh"})
+    restart(second)
+    wait_holders(cluster, 2, "one proxy in agent_mesh is enough for all")
+    restart(first)
+    wait_holders(cluster, 2, "all proxies in agent_mesh")
+    cluster.wait_agents(holders=2)
+    check_route(first, "node-1", "local")
+    check_route(second, "node-1", "local")
+
+    set_strategy(
+        cluster, {"type": "proxy_peering", "agent_connection_count": 1}
+    )
+    restart(first)
+    wait_holders(cluster, 2, "the restarted proxy has its tunnel again")
+    # longer than a surplus tunnel is left alone for
+    stays(lambda: holders(cluster) == 2, 7)
+    restart(second)
+    wait_holders(cluster, 1, "all in proxy_peering: the surplus is closed")
+    cluster.wait_peers()
+    cluster.wait_agents(holders=1)
+    holder = cluster.holder("node-1")
+    check_route(holder, "node-1", "local")
+    check_route(cluster.others(holder)[0], "node-1", "peer")
+
+
+@pytest.fixture
+def lone(make_cluster, echo):
+    """One proxy, one agent."""
+    return make_cluster(
+        proxies=1, agents=["node-1"], services=echo.services()
+    )
+
+
+def test_a_restarted_proxy_has_its_agents_again(lone):
+    lone.start()
+    proxy = lone.proxies[0]
+    for end in (proxy.stop, proxy.kill):
+        mark = lone.agents[0].agent.log_mark()
+        end()
+        lone.agents[0].agent.wait_log(r"warn.*tunnel ended: ", mark=mark)
+        assert lone.agents[0].agent.http("/readyz") == (
+            503, "tunnel: none stands\n"
+        )
+        proxy.start().wait_ready()
+        # what the cache says may be of the proxy's former life
+        wait_for(
+            lambda: proxy.tunnel_names() == ["node-1"],
+            15 * suite.SLOW,
+            "the tunnel is back",
+        )
+        lone.wait_agents()
+        check_route(proxy, "node-1", "local")
+
+
+def test_files_of_ones_own(lone):
+    """A certificate that something else keeps: no token, no keystore."""
+    lone.start()
+    agent = lone.agents[0]
+    agent.stop()
+    files = agent.dir / "pki"
+    shutil.move(agent.data_dir / "agent", files)
+    del agent.common["join"]
+    agent.write_config(
+        {
+            "peerway": {
+                "identity": {
+                    "cert": str(files / "cert.pem"),
+                    "key": str(files / "key.pem"),
+                    "ca": str(files / "host_ca.pem"),
+                }
+            }
+        }
+    )
+    agent.start()
+    lone.wait_agents()
+    check_route(lone.proxies[0], "node-1", "local")
+    assert not (agent.data_dir / "agent").exists()
+
+
+def test_names_and_dead_addresses(lone, echo):
+    """proxy_server may be a list with names; services may have names."""
+    port = lone.proxies[0].listen_addr.rpartition(":")[2]
+    services = [
+        dict(service, addr=service["addr"].replace("127.0.0.1", "localhost"))
+        for service in echo.services()
+    ]
+    agent = lone.add_agent(
+        "node-2",
+        proxies=[
+            "127.0.0.1:1",
+            f"no-such-name.invalid:{port}",
+            lone.proxies[0].listen_addr,
+        ],
+        services=services,
+    )
+    lone.start()
+    lone.wait_agents()
+    check_route(lone.proxies[0], agent.name, "local")
