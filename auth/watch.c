@@ -28,6 +28,7 @@ struct watcher {
 	char proxy[37];
 	char store_id[64];
 	uint64_t revision; /* the caller's state is as of this one */
+	uint64_t head;	   /* what it takes to know all of the beginning */
 	int64_t told;	   /* when it was last told a revision */
 
 	/* what we are waiting for */
@@ -115,6 +116,7 @@ static int64_t push(
 
 	response->store_id = watcher->store_id;
 	response->revision = watcher->revision;
+	response->head = watcher->head;
 	watcher->told = loop_now(watcher->auth->loop);
 	queued = rpc_push(watcher->call, &response->base);
 	return queued < 0 ? INT64_MAX : queued;
@@ -167,9 +169,11 @@ static void on_changes(void *arg, uint64_t revision,
 	Peerway__Auth__WatchResponse response =
 		PEERWAY__AUTH__WATCH_RESPONSE__INIT;
 	struct changes changes;
+	bool caught_up =
+		watcher->revision < watcher->head && revision >= watcher->head;
 
 	watcher->revision = revision;
-	if (count == 0 &&
+	if (count == 0 && !caught_up &&
 		loop_now(watcher->auth->loop) - watcher->told < PROGRESS_MS)
 		return;
 	changes_init(&changes, count);
@@ -184,6 +188,7 @@ static void start_snapshot(struct watcher *watcher)
 {
 	metric_add(&watcher->auth->metrics, METRIC_SNAPSHOTS, 1);
 	watcher->revision = 0;
+	watcher->head = 0; /* a snapshot is of now */
 	watcher->after[0] = '\0';
 	read_part(watcher);
 }
@@ -340,6 +345,7 @@ void watch_handle(struct rpc_server_call *call, void *arg,
 	}
 	/* at once, so that the caller knows it is heard */
 	watcher->revision = request->from_revision - 1;
+	watcher->head = info.revision;
 	push(watcher, &hello);
 	follow(watcher);
 }

@@ -93,7 +93,8 @@ static void learn_strategy(struct lifecycle *l)
 {
 	Peerway__Record__ClusterConfig *config = NULL;
 
-	if (l->strategy_known || cache_config(l->peerd->cache, &config) < 1)
+	if (l->strategy_known || !l->peerd->cache_decides ||
+		cache_config(l->peerd->cache, &config) < 1)
 		return;
 	l->strategy_known = true;
 	l->peerd->peering =

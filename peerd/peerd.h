@@ -43,7 +43,8 @@ struct peerd {
 
 	struct cache *cache;
 	char *cache_path;
-	bool peering; /* strategy in force: of the first cache we saw */
+	bool cache_decides; /* the cache is no longer of a former life */
+	bool peering; /* strategy in force: of the first cache that decides */
 
 	struct server *server;
 	struct peers *peers;

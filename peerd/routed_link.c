@@ -4,8 +4,9 @@
  * way, and peerd's handle of the cache, which it opens as routed says.
  *
  * A newcomer's trap: peerd starts before there is a cache, and may start while
- * routed is away. After ON_OUR_OWN_MS without routed it opens the newest cache
- * in data_dir by itself; whatever routed says later replaces that.
+ * routed, or authd, is away. After ON_OUR_OWN_MS it opens the newest cache in
+ * data_dir by itself and takes this host's strategy from there; whatever routed
+ * says later replaces the cache.
  */
 #include "peerd/routed_link.h"
 
@@ -66,7 +67,10 @@ static void handle_cache(struct ipc_link *link, void *arg, struct ipc_msg *msg)
 	struct routed_link *routed = arg;
 	struct peerd *peerd = routed->peerd;
 
-	timer_clear(routed->on_our_own);
+	if (news->strategy_decided) {
+		timer_clear(routed->on_our_own);
+		peerd->cache_decides = true;
+	}
 	if (!peerd->cache || strcmp(peerd->cache_path, news->path) != 0) {
 		if (open_cache(routed, news->path))
 			routed->ops->on_cache(routed->arg);
@@ -81,8 +85,12 @@ static void on_our_own(void *arg)
 	char *directory;
 	char *path;
 
-	if (routed->peerd->cache)
+	routed->peerd->cache_decides = true;
+	if (routed->peerd->cache) {
+		log_warn("authd is away: going on from the cache on disk");
+		routed->ops->on_cache(routed->arg);
 		return;
+	}
 	directory = xasprintf("%s/cache", routed->peerd->conf->data_dir);
 	path = cache_newest(directory);
 	free(directory);

@@ -39,7 +39,7 @@ struct mirror {
 	struct apply apply;
 	struct watch *watch; /* NULL: not watching */
 	struct timer *retry;
-	bool current; /* of this watch something has been heard */
+	bool current; /* what was so when this watch began has been heard */
 	int64_t heard_at;
 };
 
@@ -182,7 +182,9 @@ static void on_message(void *arg, const ProtobufCMessage *base)
 			restart(mirror, store_error(mirror->store));
 		return;
 	}
-	if (step != APPLY_GATHER && !mirror->current) {
+	/* A watch that goes on from an old revision begins with old news. */
+	if (step != APPLY_GATHER && !mirror->current &&
+		mirror->apply.revision >= message->head) {
 		mirror->current = true;
 		mirror->ops->on_current(mirror->arg);
 	}

@@ -102,6 +102,7 @@ static void announce_cache(struct routed *routed, bool proxies_changed)
 	message.store_id = meta.store_id;
 	message.revision = meta.revision;
 	message.proxies_changed = proxies_changed;
+	message.strategy_decided = publisher_has_record(routed->publisher);
 	links_tell_cache(routed->links, &message);
 }
 
@@ -133,6 +134,7 @@ static void take_strategy(struct routed *routed)
 				hostname, host_addr, config->strategy));
 	}
 	peerway__record__cluster_config__free_unpacked(config, NULL);
+	announce_cache(routed, true);
 }
 
 static void on_current(void *arg)

@@ -178,6 +178,7 @@ class Routed:
                 store_id="test",
                 revision=1,
                 proxies_changed=True,
+                strategy_decided=True,
             ),
         )
         link.send("IPC_IDENTITY", self.ipc.Identity(directory=str(self.identity)))
