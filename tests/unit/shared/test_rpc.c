@@ -2,10 +2,12 @@
 /*
  * Client, server and credentials against each other over loopback, in one
  * process: roles, servers that are not the one meant, a new identity, late
- * answers, streams whose reader leaves, the end of either side.
+ * answers, silent callers, streams whose reader leaves, the end of either side.
  */
 #include "tests/unit/test.h"
 
+#include <grpc/slice.h>
+#include <grpc/support/time.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -508,6 +510,121 @@ static void a_stopped_server_ends_its_streams(void **state)
 	assert_true(f->gone);
 }
 
+/* A call of which the server hears the headers and nothing more. */
+struct silent {
+	struct rpc_tag start_tag;
+	struct rpc_tag status_tag;
+	grpc_metadata_array initial;
+	grpc_metadata_array trailing;
+	grpc_status_code status;
+	grpc_slice details;
+	unsigned ended;
+};
+
+static void on_silent_start(struct rpc_tag *tag, bool ok)
+{
+	((struct silent *)((char *)tag - offsetof(struct silent, start_tag)))
+		->ended++;
+}
+
+static void on_silent_status(struct rpc_tag *tag, bool ok)
+{
+	((struct silent *)((char *)tag - offsetof(struct silent, status_tag)))
+		->ended++;
+}
+
+static grpc_channel *raw_channel(struct fixture *f)
+{
+	char name[IDENTITY_SERVER_NAME_MAX];
+	grpc_arg arg = {.type = GRPC_ARG_STRING,
+		.key = (char *)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
+		.value.string = name};
+	grpc_channel_args args = {.num_args = 1, .args = &arg};
+	grpc_channel_credentials *creds = rpc_channel_creds(
+		f->holder, CLUSTER, IDENTITY_AUTH, NULL, on_refused, f);
+	grpc_channel *channel;
+	char address[40];
+
+	identity_server_name(CLUSTER, name);
+	snprintf(address, sizeof(address), "127.0.0.1:%d",
+		rpc_server_port(f->server));
+	channel = grpc_channel_create(address, creds, &args);
+	grpc_channel_credentials_release(creds);
+	return channel;
+}
+
+/* The status with which the server ends it; its duration in *ms_out. */
+static grpc_status_code call_silently(struct fixture *f, int64_t *ms_out)
+{
+	struct silent silent = {.details = grpc_empty_slice(),
+		.start_tag.run = on_silent_start,
+		.status_tag.run = on_silent_status};
+	grpc_op start[] = {
+		{.op = GRPC_OP_SEND_INITIAL_METADATA},
+		{.op = GRPC_OP_RECV_INITIAL_METADATA,
+			.data.recv_initial_metadata.recv_initial_metadata =
+				&silent.initial},
+	};
+	grpc_op status = {.op = GRPC_OP_RECV_STATUS_ON_CLIENT,
+		.data.recv_status_on_client = {&silent.trailing, &silent.status,
+			&silent.details, NULL}};
+	grpc_channel *channel = raw_channel(f);
+	grpc_call *call = grpc_channel_create_call(channel, NULL, 0,
+		rpc_cq_queue(f->cq), grpc_slice_from_static_string(LOOKUP),
+		NULL, gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+	int64_t begin = loop_now(f->loop);
+
+	grpc_metadata_array_init(&silent.initial);
+	grpc_metadata_array_init(&silent.trailing);
+	grpc_call_start_batch(call, start, 2, &silent.start_tag, NULL);
+	grpc_call_start_batch(call, &status, 1, &silent.status_tag, NULL);
+	UNTIL(f, silent.ended == 2);
+	*ms_out = loop_now(f->loop) - begin;
+	grpc_metadata_array_destroy(&silent.initial);
+	grpc_metadata_array_destroy(&silent.trailing);
+	grpc_slice_unref(silent.details);
+	grpc_call_unref(call);
+	grpc_channel_destroy(channel);
+	return silent.status;
+}
+
+static void a_caller_without_the_role_is_refused_on_its_headers(void **state)
+{
+	struct fixture *f = *state;
+	int64_t ms;
+
+	dial(f, &f->ca, "Node", IDENTITY_AUTH, NULL);
+	assert_int_equal(call_silently(f, &ms), GRPC_STATUS_PERMISSION_DENIED);
+	assert_true(ms < 4000);
+}
+
+static void a_caller_who_says_nothing_is_ended_after_5_s(void **state)
+{
+	struct fixture *f = *state;
+	int64_t ms;
+
+	assert_int_equal(call_silently(f, &ms), GRPC_STATUS_DEADLINE_EXCEEDED);
+	assert_true(ms >= 4900);
+	assert_int_equal(f->handled, 0);
+	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_OK);
+}
+
+static void a_stream_that_is_not_read_can_be_failed(void **state)
+{
+	struct fixture *f = *state;
+
+	watch(f);
+	f->revision = UINT64_MAX; /* on_watched() counts from 0 */
+	for (uint64_t i = 0; i < 40; i++)
+		push(f, i, 1 << 20);
+	rpc_fail(f->open, GRPC_STATUS_RESOURCE_EXHAUSTED, "too slow");
+	UNTIL(f, f->status >= 0);
+	assert_int_equal(f->status, GRPC_STATUS_RESOURCE_EXHAUSTED);
+	assert_string_equal(f->message, "too slow");
+	assert_true(f->received < 40);
+	assert_false(f->gone); /* the handler has let go of it */
+}
+
 static void a_port_in_use_is_an_error(void **state)
 {
 	struct fixture *f = *state;
@@ -540,6 +657,9 @@ int main(void)
 		TEST(a_freed_channel_ends_its_calls_at_once),
 		TEST(a_late_answer_to_a_caller_who_left_is_harmless),
 		TEST(a_stopped_server_ends_its_streams),
+		TEST(a_caller_without_the_role_is_refused_on_its_headers),
+		TEST(a_caller_who_says_nothing_is_ended_after_5_s),
+		TEST(a_stream_that_is_not_read_can_be_failed),
 		TEST(a_port_in_use_is_an_error),
 	};
 
