@@ -308,6 +308,44 @@ def test_authd_away_and_back(fleet):
     worker.close()
 
 
+def test_started_while_authd_is_away_the_host_has_its_cache(fleet):
+    one, two = fleet.proxies
+    ipc = stubs.load("ipc_pb2")
+    worker = Worker(one).sync()
+    worker.up(1, "node-1")
+    wait_agents(two, {"node-1": {one.uuid}})
+    fleet.auth.authd.kill()
+    two.routed.kill()
+    two.routed.start()
+    two.routed.wait_ready()
+    local = Worker(two).sync()
+    identity = ipc.Identity.FromString(local.link.receive_type("IPC_IDENTITY"))
+    assert os.path.exists(os.path.join(identity.directory, "key.pem"))
+    cache = ipc.Cache.FromString(local.link.receive_type("IPC_CACHE"))
+    assert os.path.exists(cache.path) and cache.proxies_changed
+    assert agents_of(two) == {"node-1": {one.uuid}}
+    local.up(1, "node-2")
+    fleet.auth.authd.start()
+    wait_agents(one, {"node-1": {one.uuid}, "node-2": {two.uuid}}, 20)
+    worker.close()
+    local.close()
+
+
+def test_auth_servers_are_tried_in_turn(fleet):
+    one, two = fleet.proxies
+    one.routed.kill()
+    alive = one.common["auth_servers"][0]
+    one.common["auth_servers"] = [one.peer_addr, alive]  # nobody listens
+    one.write_config()
+    one.routed.start()
+    wait_for(
+        lambda: one.routed.status()["auth_state"] == "connected",
+        10 * hosts.SLOW,
+        "the second server is found",
+    )
+    assert one.routed.status()["auth_server"] == alive
+
+
 def cache_paths(host):
     return sorted(
         p.name for p in (host.data_dir / "cache").iterdir()

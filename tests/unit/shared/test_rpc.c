@@ -18,17 +18,12 @@
 #include "shared/alloc.h"
 #include "shared/pki.h"
 #include "shared/rpc.h"
+#include "tests/unit/host_ca.h"
 
-#define CLUSTER "example"
 #define UUID "12345678-9abc-4def-8123-456789abcdef"
 #define LOOKUP "/peerway.auth.AuthService/Lookup"
 #define WATCH "/peerway.auth.AuthService/Watch"
 #define JOIN "/peerway.auth.AuthService/Join"
-
-struct ca {
-	EVP_PKEY *key;
-	X509 *cert;
-};
 
 struct fixture {
 	struct loop *loop;
@@ -58,80 +53,10 @@ struct fixture {
 
 /* ---- identities ---- */
 
-static struct ca ca_make(void)
-{
-	struct ca ca = {.key = pki_key_new()};
-
-	ca.cert = pki_ca_make(ca.key, "host CA", 10);
-	return ca;
-}
-
-static void ca_free(struct ca *ca)
-{
-	X509_free(ca->cert);
-	EVP_PKEY_free(ca->key);
-}
-
-static void put_file(const char *dir, const char *name, char *text)
-{
-	char path[128];
-	FILE *file;
-
-	snprintf(path, sizeof(path), "%s/%s", dir, name);
-	file = fopen(path, "w");
-	assert_non_null(file);
-	fputs(text, file);
-	fclose(file);
-	free(text);
-}
-
-static struct tls_identity *identity_make(
-	struct ca *ca, const char *role, const char *uuid)
-{
-	const char *const roles[] = {role, NULL};
-	char name[IDENTITY_SERVER_NAME_MAX];
-	const char *const dns[] = {name, NULL};
-	char *cn = xasprintf("%s.%s", uuid, CLUSTER);
-	struct pki_template template = {.common_name = cn,
-		.organizations = roles,
-		.dns_names = dns,
-		.server = true,
-		.not_before = time(NULL) - 60,
-		.not_after = time(NULL) + 3600};
-	char dir[] = "/tmp/peerway-rpc-XXXXXX";
-	struct tls_identity *identity;
-	char *error = NULL;
-	EVP_PKEY *key = pki_key_new();
-	X509 *cert;
-
-	identity_server_name(CLUSTER, name);
-	assert_non_null(mkdtemp(dir));
-	cert = pki_issue(&template, key, ca->cert, ca->key, &error);
-	assert_non_null(cert);
-	put_file(dir, "cert.pem", pki_cert_to_pem(cert));
-	put_file(dir, "key.pem", pki_key_to_pem(key));
-	put_file(dir, "host_ca.pem", pki_cert_to_pem(ca->cert));
-	identity = tls_identity_load(dir, &error);
-	assert_non_null(identity);
-	for (int i = 0; i < 3; i++) {
-		static const char *const names[] = {
-			"cert.pem", "key.pem", "host_ca.pem"};
-		char path[128];
-
-		snprintf(path, sizeof(path), "%s/%s", dir, names[i]);
-		unlink(path);
-	}
-	rmdir(dir);
-	X509_free(cert);
-	EVP_PKEY_free(key);
-	free(cn);
-	return identity;
-}
-
 static struct rpc_identity *holder_make(
 	struct ca *ca, const char *role, const char *uuid)
 {
-	struct tls_identity *identity = identity_make(ca, role, uuid);
+	struct tls_identity *identity = ca_identity(ca, role, uuid);
 	struct rpc_identity *holder = rpc_identity_new(identity);
 
 	tls_identity_unref(identity);
@@ -429,7 +354,7 @@ static void a_server_of_another_role_or_name_is_refused(void **state)
 static void a_new_identity_serves_new_connections(void **state)
 {
 	struct fixture *f = *state;
-	struct tls_identity *next = identity_make(
+	struct tls_identity *next = ca_identity(
 		&f->ca, "Auth", "22222222-9abc-4def-8123-456789abcdef");
 
 	assert_int_equal(ask(f, LOOKUP, "agent"), GRPC_STATUS_OK);
