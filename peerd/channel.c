@@ -47,9 +47,12 @@ struct checker {
 
 struct channel_yard {
 	TAILQ_HEAD(, checker) checkers;
+	TAILQ_HEAD(, channel) retired; /* not yet destroyed */
+	bool closed;
 };
 
 struct channel {
+	TAILQ_ENTRY(channel) entry; /* in yard->retired */
 	struct peerd *peerd;
 	grpc_channel *channel;
 	struct checker *checker;
@@ -122,6 +125,7 @@ struct channel_yard *channel_yard_new(void)
 	struct channel_yard *yard = xcalloc(1, sizeof(*yard));
 
 	TAILQ_INIT(&yard->checkers);
+	TAILQ_INIT(&yard->retired);
 	return yard;
 }
 
@@ -175,19 +179,40 @@ static void watch(struct channel *channel)
 		rpc_cq_queue(channel->peerd->cq), &channel->watch_tag);
 }
 
-static void channel_settle(struct channel *channel)
+/* gRPC 1.51 forgets a connection that is still being made when its channel is
+ * destroyed: it stays open for good. So the outcome is waited for. */
+static bool is_connecting(struct channel *channel)
+{
+	channel->connectivity =
+		grpc_channel_check_connectivity_state(channel->channel, 0);
+	return channel->connectivity == GRPC_CHANNEL_IDLE ||
+	       channel->connectivity == GRPC_CHANNEL_CONNECTING;
+}
+
+static void destroy(struct channel *channel)
 {
 	struct checker *checker = channel->checker;
+	struct channel_yard *yard = checker->yard;
 
+	TAILQ_REMOVE(&yard->retired, channel, entry);
+	grpc_channel_destroy(channel->channel);
+	channel->channel = NULL;
+	TAILQ_INSERT_TAIL(&yard->checkers, checker, entry);
+	checker->burial = timer_new(channel->peerd->loop, on_burial, checker);
+	timer_set(checker->burial, CHECKER_LIFE_MS);
+}
+
+static void channel_settle(struct channel *channel)
+{
 	if (!channel->retired || channel->calls > 0)
 		return;
 	if (channel->channel) {
-		grpc_channel_destroy(channel->channel);
-		channel->channel = NULL;
-		TAILQ_INSERT_TAIL(&checker->yard->checkers, checker, entry);
-		checker->burial =
-			timer_new(channel->peerd->loop, on_burial, checker);
-		timer_set(checker->burial, CHECKER_LIFE_MS);
+		if (is_connecting(channel) && !channel->checker->yard->closed) {
+			if (!channel->watching)
+				watch(channel);
+			return;
+		}
+		destroy(channel);
 	}
 	/* The watch still has its tag. */
 	if (!channel->watching)
@@ -210,6 +235,17 @@ static void on_watched(struct rpc_tag *tag, bool ok)
 		grpc_channel_check_connectivity_state(channel->channel, 1));
 	if (!channel->retired)
 		watch(channel);
+}
+
+void channel_yard_close(struct channel_yard *yard)
+{
+	struct channel *channel, *next;
+
+	yard->closed = true;
+	for (channel = TAILQ_FIRST(&yard->retired); channel; channel = next) {
+		next = TAILQ_NEXT(channel, entry);
+		channel_settle(channel);
+	}
 }
 
 /* ---- life ---- */
@@ -286,6 +322,7 @@ void channel_retire(struct channel *channel)
 	if (!channel)
 		return;
 	channel->retired = true;
+	TAILQ_INSERT_TAIL(&channel->checker->yard->retired, channel, entry);
 	channel_settle(channel);
 }
 

@@ -44,4 +44,7 @@ void channel_let_go(struct channel *channel);
 /* Where the remains of channels wait until gRPC has forgotten them. Freed after
  * the completion queue. */
 struct channel_yard *channel_yard_new(void);
+/* Before the queue is freed: channels that were retired while connecting are
+ * not waited for any longer. */
+void channel_yard_close(struct channel_yard *yard);
 void channel_yard_free(struct channel_yard *yard);

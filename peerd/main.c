@@ -79,6 +79,7 @@ static void stop(struct peerd *peerd)
 	lifecycle_free(peerd->lifecycle);
 	switchboard_free(peerd->switchboard);
 	peers_free(peerd->peers);
+	channel_yard_close(peerd->yard);
 	grpc_resource_quota_unref(peerd->quota);
 	rpc_cq_free(peerd->cq);
 	rpc_identity_free(peerd->identity);

@@ -458,6 +458,25 @@ def test_a_new_certificate_serves_new_streams(ground, pair, agent, intact):
         check_echo(end)
 
 
+def test_certificates_that_change_quickly_leave_no_connection(
+    ground, pair, agent, intact
+):
+    left, right = pair
+    identities = [ground[2].issue(left.id) for _ in range(2)]
+    for i in range(30):
+        left.routed.announce(identities[i % 2])
+        time.sleep(0.01 * (i % 4))
+    wait_for(
+        lambda: len(left.peerd.log_matches("certificate replaced")) >= 30,
+        TIMEOUT,
+        "all were taken",
+    )
+    left.wait_peer(right.id)
+    _, end = left.first.connect(agent)
+    with end:
+        check_echo(end)
+
+
 def test_a_killed_peer(pair, agent):
     """Streams over it end at once, new dials fail fast; it comes back."""
     left, right = pair
