@@ -132,7 +132,12 @@ def test_peerd_does_not_take_an_agent_for_a_peer(fleet, impostor):
     host.join()
     host.start().wait_ready()
     impostor.check_refused()
-    (peer,) = fleet.proxies[0].peerd.status()["peers"]
+    peerd = fleet.proxies[0].peerd
+    peer = wait_for(
+        lambda: [p for p in peerd.status()["peers"] if p["last_error"]],
+        suite.START_TIMEOUT,
+        "status says why",
+    )[0]
     assert peer["id"] == host.uuid
     assert peer["state"] == "unreachable"
 
