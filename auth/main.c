@@ -33,10 +33,10 @@ static struct backend *open_store(struct loop *loop, const struct conf *conf)
 		chmod(dir, 0700) < 0)
 		die("cannot start: %s: %s", dir, strerror(errno));
 	backend = backend_sqlite_new(loop, &options, &error);
-	if (!backend)
-		die("cannot start: %s", error);
 	free(path);
 	free(dir);
+	if (!backend)
+		die("cannot start: %s", error);
 	return backend;
 }
 
