@@ -236,11 +236,11 @@ struct chan *chan_new_tls(struct loop *loop, int fd, SSL *ssl)
 	SSL_set_mode(ssl, SSL_MODE_ENABLE_PARTIAL_WRITE |
 				  SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER |
 				  SSL_MODE_RELEASE_BUFFERS);
-	/* Programs that close without close_notify are common. What came
-	 * before is whole, and the other direction must stay usable. */
 	/* One read(2) per record instead of two; readers go on to -EAGAIN, so
 	 * nothing stays behind in OpenSSL. */
 	SSL_set_read_ahead(ssl, 1);
+	/* Programs that close without close_notify are common. What came
+	 * before is whole, and the other direction must stay usable. */
 	SSL_set_options(ssl, SSL_OP_IGNORE_UNEXPECTED_EOF);
 	return chan;
 }

@@ -28,11 +28,13 @@ enum tunnel_role {
 };
 
 struct tunnel_settings {
-	uint32_t max_streams;	    /* agent: MAX_CONCURRENT_STREAMS, 10000 */
-	uint32_t ping_interval_ms;  /* PING when nothing came for so long */
-	uint32_t ping_count_max;    /* silent for interval * this: dead */
-	uint64_t stream_buffer_max; /* bytes held for one stalled stream */
-	uint64_t buffer_max;	    /* bytes held for all streams of the hub */
+	uint32_t max_streams;	   /* agent: MAX_CONCURRENT_STREAMS, 10000 */
+	uint32_t ping_interval_ms; /* PING when nothing came for so long */
+	uint32_t ping_count_max;   /* silent for interval * this: dead */
+	/* bytes held for one stalled stream; at least 64 KiB */
+	uint64_t stream_buffer_max;
+	/* bytes held for all streams of the hub; who exceeds it is reset */
+	uint64_t buffer_max;
 };
 
 struct tunnel_hub;
@@ -112,9 +114,17 @@ int tunnel_ping(struct tunnel *tunnel, void (*fn)(void *arg, uint32_t rtt_us),
 
 /* How a stream ended. */
 struct tunnel_stream_result {
-	int error;     /* 0: both directions ended; -ECONNRESET: reset by the
-			  other end; -EPIPE, ...: the joined channel failed;
-			  -ENOTCONN: the tunnel ended; -ETIMEDOUT */
+	/*
+	 * 0: both directions ended.
+	 * -ECONNREFUSED: the agent refused; on_response said why.
+	 * -ECONNRESET: reset by the other end.
+	 * -ENOTCONN: the tunnel ended, or never took the stream.
+	 * -ETIMEDOUT: no answer in time.
+	 * -ECANCELED: tunnel_stream_reset().
+	 * -ENOBUFS: the hub's buffer_max was reached.
+	 * -EPIPE and others: the joined channel failed.
+	 */
+	int error;
 	uint64_t sent; /* into the tunnel */
 	uint64_t received;
 };
@@ -171,7 +181,7 @@ int tunnel_stream_push(
  * Proxy: GET or POST with a small body. on_data is called with the whole body
  * when it has ended (end = true; at most TUNNEL_BODY_MAX); with stream_lines
  * set, with each complete line as it comes. status 0: the tunnel or the stream
- * ended first; then it is the last call.
+ * ended first, or 30 s passed before the answer; then it is the last call.
  */
 struct tunnel_exchange {
 	const char *method;

@@ -7,7 +7,8 @@
  *   tunnel.c          hub, life of a tunnel, liveness
  *   tunnel_io.c       bytes between TLS and the HTTP/2 session
  *   tunnel_session.c  settings and callbacks of nghttp2
- *   tunnel_stream.c   life of a stream, bytes between it and its channel
+ *   tunnel_stream.c   life of a stream
+ *   tunnel_flow.c     bytes between a stream and its channel
  *   tunnel_message.c  heads of requests and answers, small bodies
  *   tunnel_window.c, tunnel_queue.c, tunnel_mem.c   parts without a view
  *
@@ -229,17 +230,8 @@ extern const nghttp2_data_provider tunnel_session_provider;
 
 /* tunnel_stream.c */
 struct tunnel_stream *tunnel_stream_new(struct tunnel *tunnel, int32_t id);
-/* What read callbacks give nghttp2. */
-ssize_t tunnel_stream_fill(struct tunnel_stream *stream, uint8_t *buf,
-	size_t len, uint32_t *flags);
 void tunnel_stream_resume(struct tunnel_stream *stream);
-/* Connection credit was given by the caller. */
-void tunnel_stream_receive(
-	struct tunnel_stream *stream, const uint8_t *data, size_t len);
-void tunnel_stream_credit(struct tunnel_stream *stream, size_t len);
 void tunnel_stream_touch(struct tunnel_stream *stream);
-/* Writes out the pieces of all touched streams and settles their ends. */
-void tunnel_stream_settle_touched(struct tunnel *tunnel);
 void tunnel_stream_closed(struct tunnel_stream *stream, uint32_t code);
 /* Makes the result final; resets it in HTTP/2 unless closed. */
 void tunnel_stream_finish(struct tunnel_stream *stream, int error);
@@ -249,6 +241,21 @@ void tunnel_stream_tell_ended(struct tunnel *tunnel);
 void tunnel_stream_lose_all(struct tunnel *tunnel);
 /* Walked by the hub's timer. */
 void tunnel_stream_free_orphans(struct tunnel_hub *hub, int64_t now);
+
+/* tunnel_flow.c */
+/* Bytes begin to move between the stream and its channel. */
+void tunnel_flow_start(struct tunnel_stream *stream);
+/* What read callbacks give nghttp2. */
+ssize_t tunnel_flow_fill(struct tunnel_stream *stream, uint8_t *buf, size_t len,
+	uint32_t *flags);
+/* The connection's credit was given by the caller. */
+void tunnel_flow_receive(
+	struct tunnel_stream *stream, const uint8_t *data, size_t len);
+/* len bytes have left for where they go: the sender may send as many. */
+void tunnel_flow_credit(struct tunnel_stream *stream, size_t len);
+/* Writes out the pieces of all touched streams and settles their ends. */
+void tunnel_flow_settle(struct tunnel *tunnel);
+void tunnel_flow_drop_held(struct tunnel_stream *stream);
 
 /* tunnel_message.c */
 /* Agent: a head is about to come. */

@@ -208,7 +208,7 @@ static void read_pass(struct tunnel *tunnel)
 		buf += n;
 	}
 	/* What has come is delivered also when the tunnel has just died. */
-	tunnel_stream_settle_touched(tunnel);
+	tunnel_flow_settle(tunnel);
 	if (n > 0)
 		tunnel->more_input = true;
 	else if (n != -EAGAIN)
@@ -265,7 +265,7 @@ void tunnel_io_task(struct loop_task *task)
 	if (tunnel->state != TUNNEL_DEAD)
 		tunnel_io_flush(tunnel);
 	/* Those whose last frame has just gone out: nothing else may come. */
-	tunnel_stream_settle_touched(tunnel);
+	tunnel_flow_settle(tunnel);
 	if (tunnel->state != TUNNEL_DEAD)
 		check_over(tunnel);
 	tunnel_stream_tell_ended(tunnel);

@@ -137,7 +137,7 @@ static int on_data_chunk_recv(nghttp2_session *session, uint8_t flags,
 	credit_connection(tunnel, len);
 	tunnel->hub->bytes_in += len;
 	if (stream && !stream->ended)
-		tunnel_stream_receive(stream, data, len);
+		tunnel_flow_receive(stream, data, len);
 	return 0;
 }
 
@@ -172,7 +172,7 @@ static ssize_t on_provide(nghttp2_session *session, int32_t id, uint8_t *buf,
 
 	if (!stream)
 		return NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE;
-	return tunnel_stream_fill(stream, buf, len, flags);
+	return tunnel_flow_fill(stream, buf, len, flags);
 }
 
 const nghttp2_data_provider tunnel_session_provider = {

@@ -152,8 +152,10 @@ static inline void run_until(
 	struct loop *loop, bool (*done)(void *arg), void *arg, int seconds)
 {
 	struct timer *tick = timer_new(loop, run_until_tick, &tick);
-	int64_t deadline = loop_now(loop) + 1000 * seconds;
+	int64_t deadline;
 
+	loop_turn(loop, false); /* what came before took time, too */
+	deadline = loop_now(loop) + 1000 * seconds;
 	timer_set(tick, 20);
 	while (!done(arg)) {
 		loop_turn(loop, true);
