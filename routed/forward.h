@@ -23,5 +23,5 @@ void forward_free(struct forward *forward);
 
 void forward_lookup(struct forward *forward, uint64_t link,
 	const Peerway__Ipc__Lookup *lookup);
-void forward_join(struct forward *forward, uint64_t link,
-	const Peerway__Ipc__Join *join);
+void forward_join(
+	struct forward *forward, uint64_t link, const Peerway__Ipc__Join *join);

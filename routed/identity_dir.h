@@ -18,7 +18,7 @@ struct identity_files {
 
 /* Makes the next directory and points current at it. Gives its path, or NULL
  * and *error_out (gives). */
-char *identity_dir_write(const char *root, const struct identity_files *files,
-	char **error_out);
+char *identity_dir_write(
+	const char *root, const struct identity_files *files, char **error_out);
 /* Where current points to; gives, NULL when there is none. */
 char *identity_dir_current(const char *root);

@@ -20,8 +20,8 @@ struct join;
 
 /*
  * on_joined: answer and key are borrowed; false: could not be used, try again.
- * It may free the join. on_failed: after each failed attempt. The key is kept in
- * data_dir until then. Gives.
+ * It may free the join. on_failed: after each failed attempt. The key is kept
+ * in data_dir until then. Gives.
  */
 struct join *join_start(struct loop *loop, struct rpc_cq *cq,
 	const struct conf *conf, const char *proxy_id,

@@ -16,8 +16,8 @@ struct links;
 
 struct links_ops {
 	/* What a worker (id) reports; records are fit (apply.h). Borrowed. */
-	void (*on_tunnel)(void *arg, uint64_t id,
-		const Peerway__Ipc__Tunnel *tunnel);
+	void (*on_tunnel)(
+		void *arg, uint64_t id, const Peerway__Ipc__Tunnel *tunnel);
 	void (*on_tunnel_down)(void *arg, uint64_t id, uint64_t tunnel_id);
 	void (*on_sync)(void *arg, uint64_t id, bool begins, bool ends);
 	void (*on_worker_gone)(void *arg, uint64_t id);
@@ -26,8 +26,8 @@ struct links_ops {
 	/* The last worker has gone. */
 	void (*on_no_workers)(void *arg);
 	/* Questions; answered with links_send() to the id. Borrowed. */
-	void (*on_lookup)(void *arg, uint64_t id,
-		const Peerway__Ipc__Lookup *lookup);
+	void (*on_lookup)(
+		void *arg, uint64_t id, const Peerway__Ipc__Lookup *lookup);
 	void (*on_join)(void *arg, uint64_t id, const Peerway__Ipc__Join *join);
 };
 
@@ -42,7 +42,7 @@ int links_send(struct links *links, uint64_t id, enum ipc_type type,
 	const ProtobufCMessage *payload);
 /* Tells everyone, and remembers for those who come. Copied. */
 void links_tell_cache(struct links *links, const Peerway__Ipc__Cache *cache);
-void links_tell_identity(struct links *links,
-	const Peerway__Ipc__Identity *identity);
+void links_tell_identity(
+	struct links *links, const Peerway__Ipc__Identity *identity);
 
 unsigned links_workers(const struct links *links);

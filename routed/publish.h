@@ -54,8 +54,8 @@ struct publish_batch {
  * been said. None may be under way. */
 bool publish_next(struct publish *publish, struct publish_batch *batch_out);
 /* The end of the batch. stored = false: it is to be said again. */
-void publish_done(struct publish *publish, struct publish_batch *batch,
-	bool stored);
+void publish_done(
+	struct publish *publish, struct publish_batch *batch, bool stored);
 /*
  * The end of a batch that authd has refused: its records are said again one by
  * one, and one that is refused alone is left out until it changes, so that no

@@ -15,14 +15,14 @@
 struct publisher;
 
 /* Borrows all; record, set later, is this host's own. */
-struct publisher *publisher_new(struct loop *loop, struct session *session,
-	struct publish *publish);
+struct publisher *publisher_new(
+	struct loop *loop, struct session *session, struct publish *publish);
 void publisher_free(struct publisher *publisher);
 
 /* Nothing is published before both are there: the host's record (takes), and
  * the word that the workers which are there have told their tunnels. */
-void publisher_set_record(struct publisher *publisher,
-	Peerway__Record__ProxyRecord *record);
+void publisher_set_record(
+	struct publisher *publisher, Peerway__Record__ProxyRecord *record);
 bool publisher_has_record(const struct publisher *publisher);
 void publisher_set_synced(struct publisher *publisher);
 

@@ -48,7 +48,7 @@ struct routed {
 
 	struct timer *sync_wait;     /* for workers that have not come */
 	struct timer *strategy_wait; /* for the first word of the watch */
-	struct timer *drain;         /* for workers that have not gone */
+	struct timer *drain;	     /* for workers that have not gone */
 	bool draining;
 	bool leaving;
 };

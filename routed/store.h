@@ -22,8 +22,8 @@ struct store;
 /* *notice_out (gives, to free()): which file was set aside and why, or NULL.
  * NULL and *error_out (gives) when no file can be made. Makes the directory,
  * group-writable and setgid: readers of other users make WAL files in it. */
-struct store *store_open(const char *directory, char **notice_out,
-	char **error_out);
+struct store *store_open(
+	const char *directory, char **notice_out, char **error_out);
 void store_close(struct store *store);
 /* Closes it for good; the next store_open() begins a new file. Gives a notice
  * as store_open() does. */

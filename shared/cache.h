@@ -34,8 +34,8 @@ void cache_close(struct cache *cache);
 /* Each returns a count, or -EIO with the reason logged at debug, and then gives
  * nothing. Records are given (protobuf-c free_unpacked). */
 int cache_config(struct cache *cache, Peerway__Record__ClusterConfig **out);
-int cache_proxies(struct cache *cache, Peerway__Record__ProxyRecord **out,
-	size_t max);
+int cache_proxies(
+	struct cache *cache, Peerway__Record__ProxyRecord **out, size_t max);
 int cache_proxy(struct cache *cache, const char *proxy_id,
 	Peerway__Record__ProxyRecord **out);
 int cache_tunnels(struct cache *cache, const char *agent_id,

@@ -55,19 +55,20 @@ void rpc_cq_free(struct rpc_cq *cq);
  * references. Freed after the queue. */
 struct rpc_identity;
 struct rpc_identity *rpc_identity_new(struct tls_identity *identity);
-void rpc_identity_replace(struct rpc_identity *holder,
-	struct tls_identity *identity);
+void rpc_identity_replace(
+	struct rpc_identity *holder, struct tls_identity *identity);
 void rpc_identity_free(struct rpc_identity *holder);
 
 /* require: refuse handshakes without a client certificate (else optional, for
  * Join). Clients are verified against the host CA. For one port. Gives. */
-grpc_server_credentials *rpc_server_creds(struct rpc_identity *holder,
-	bool require);
+grpc_server_credentials *rpc_server_creds(
+	struct rpc_identity *holder, bool require);
 /*
  * For one channel: server name = identity_server_name(cluster) (set it as
  * GRPC_SSL_TARGET_NAME_OVERRIDE_ARG too), ordinary verification, then role and,
  * unless expect_uuid is NULL, the exact CN <expect_uuid>.<cluster>. The
- * identity may lack a key (join): then no certificate is shown. on_refused(arg, text) is called on a gRPC thread when that check fails.
+ * identity may lack a key (join): then no certificate is shown.
+ * on_refused(arg, text) is called on a gRPC thread when that check fails.
  * Gives.
  */
 grpc_channel_credentials *rpc_channel_creds(struct rpc_identity *holder,
@@ -82,8 +83,8 @@ int rpc_caller(grpc_call *call, const char *cluster, struct host_identity *out);
 
 grpc_byte_buffer *rpc_pack(const ProtobufCMessage *message);
 /* NULL when malformed; protobuf_c_message_free_unpacked(). */
-ProtobufCMessage *rpc_unpack(const ProtobufCMessageDescriptor *descriptor,
-	grpc_byte_buffer *buffer);
+ProtobufCMessage *rpc_unpack(
+	const ProtobufCMessageDescriptor *descriptor, grpc_byte_buffer *buffer);
 
 /* ---- client (RPC_ON_LOOP) ---- */
 
@@ -130,9 +131,9 @@ struct rpc_method {
 		const ProtobufCMessage *request);
 };
 
-/* methods end with a NULL path and are borrowed. The role is checked on the call's headers,
- * before its payload is read. NULL and *error_out when addr cannot be bound.
- * Takes creds. */
+/* methods end with a NULL path and are borrowed. The role is checked on the
+ * call's headers, before its payload is read. NULL and *error_out when addr
+ * cannot be bound. Takes creds. */
 struct rpc_server *rpc_server_new(struct rpc_cq *cq, const char *addr,
 	grpc_server_credentials *creds, const char *cluster,
 	const struct rpc_method *methods, void *arg, char **error_out);
@@ -150,8 +151,9 @@ int rpc_server_port(const struct rpc_server *server);
 void rpc_reply(struct rpc_server_call *call, const ProtobufCMessage *response);
 void rpc_fail(struct rpc_server_call *call, int status, const char *format, ...)
 	__attribute__((format(printf, 3, 4)));
-/* Stream, before rpc_fail(): queues a message (copied, packed). Bytes not yet sent, so that the
- * caller can stop a slow reader; -EPIPE when the caller has gone. */
+/* Stream, before rpc_fail(): queues a message (copied, packed). Bytes not yet
+ * sent, so that the caller can stop a slow reader; -EPIPE when the caller has
+ * gone. */
 int64_t rpc_push(struct rpc_server_call *call, const ProtobufCMessage *message);
 /* Stream: called when the queue has drained below low_water bytes, and when the
  * caller has gone (gone = true): that ends the call too, nothing may be said

@@ -2,356 +2,30 @@
 /*
  * A server on the loop's thread: a table of methods, each answered once or
  * with a stream. Owns the listening port, the calls waiting to be accepted and
- * the calls under way.
- *
- *   WAITING --accepted, role good--> READING --request--> OPEN --> ended
- *                     \--refused----------\--5 s, malformed---/
+ * the counts of those under way; rpc_server_call.c has what becomes of a call.
  *
  * The role is checked on the headers (GRPC_SRM_PAYLOAD_NONE), so a caller who
  * may not call costs no payload and no timer.
  *
- * What is easily got wrong: three things end at different times. The handler
- * is through with a call when it answered or was told that the caller has gone
- * (released); gRPC is when every batch has come back (then the grpc_call goes,
- * which the server's shutdown waits for). Only then is the struct freed.
+ * What is easily got wrong: gRPC keeps calls to methods that nobody registered
+ * waiting for ever, so those are accepted too, and refused.
  */
 
 #include <assert.h>
-#include <errno.h>
-#include <grpc/byte_buffer.h>
-#include <grpc/slice.h>
 #include <stddef.h>
 #include <stdlib.h>
-#include <sys/queue.h>
 
 #include "shared/alloc.h"
-#include "shared/rpc.h"
+#include "shared/rpc_server_call.h"
 
 #define REQUEST_MAX (2 << 20) /* a Publish is at most 1.5 MiB */
-#define REQUEST_MS 5000	      /* from the headers to the whole request */
 #define ACCEPTS 8	      /* calls waiting to be accepted, per method */
 #define CALLS_MAX 16384	      /* at once */
 #define UNKNOWN_MAX 256	      /* at once, of callers without a certificate */
 #define MEMORY_MAX (256 << 20)
 
-/* One message waiting to be sent. */
-struct outgoing {
-	STAILQ_ENTRY(outgoing) entry;
-	grpc_byte_buffer *buffer;
-	int64_t size;
-};
-
-struct rpc_server_call {
-	struct rpc_server *server;
-	const struct rpc_method *method; /* NULL: no such method */
-	grpc_call *call;		 /* NULL: waiting, or through */
-	struct host_identity caller;
-	unsigned pending; /* batches */
-	bool counted;	  /* in server->calls */
-	bool unknown;	  /* in server->unknown */
-	bool released;	  /* the handler has nothing to do with it any more */
-	bool closed;	  /* the other side has ended the call */
-	bool ending;	  /* a status has been given */
-	bool status_sent;
-	bool metadata_sent;
-	struct timer *deadline; /* of the request */
-
-	struct rpc_tag accept_tag;
-	struct rpc_tag close_tag;
-	struct rpc_tag receive_tag;
-	struct rpc_tag send_tag;
-
-	gpr_timespec client_deadline;
-	grpc_metadata_array metadata;
-	grpc_call_details details; /* of a call to no method of ours */
-	int cancelled;
-	grpc_byte_buffer *received;
-
-	STAILQ_HEAD(, outgoing) queue;
-	int64_t queued;	 /* bytes, with what is being sent */
-	int64_t sending; /* bytes of it in the batch under way */
-	bool send_active;
-	grpc_status_code status;
-	char *message;
-
-	int64_t low_water;
-	void (*drain)(void *arg, bool gone);
-	void *drain_arg;
-	struct loop_task gone_task; /* tells a late rpc_on_drain() */
-};
-
-struct rpc_server {
-	struct rpc_cq *cq;
-	struct loop *loop;
-	grpc_server *server;
-	char *cluster;
-	const struct rpc_method *methods;
-	void **handles; /* gRPC's, one per method */
-	void *arg;
-	int port;
-	unsigned calls;
-	unsigned unknown;
-	unsigned objects; /* rpc_server_call structs that exist */
-
-	bool stopping;
-	bool stopped; /* gRPC has let go of everything */
-	struct rpc_tag stop_tag;
-	struct timer *grace;
-	void (*on_stopped)(void *arg);
-	void *stop_arg;
-};
-
-#define CALL_OF(tag, member)                                \
-	((struct rpc_server_call *)((char *)(tag)-offsetof( \
-		struct rpc_server_call, member)))
-
 static void accept_next(
 	struct rpc_server *server, const struct rpc_method *method);
-
-/* ---- the life of a call ---- */
-
-static void server_forget(struct rpc_server *server)
-{
-	if (!server->stopped || server->objects > 0)
-		return;
-	free(server->cluster);
-	free(server->handles);
-	free(server);
-}
-
-static void queue_clear(struct rpc_server_call *call)
-{
-	struct outgoing *out;
-
-	while ((out = STAILQ_FIRST(&call->queue))) {
-		STAILQ_REMOVE_HEAD(&call->queue, entry);
-		call->queued -= out->size;
-		grpc_byte_buffer_destroy(out->buffer);
-		free(out);
-	}
-}
-
-static void stop_deadline(struct rpc_server_call *call)
-{
-	timer_free(call->deadline);
-	call->deadline = NULL;
-}
-
-static void call_free(struct rpc_server_call *call)
-{
-	struct rpc_server *server = call->server;
-
-	loop_cancel(server->loop, &call->gone_task);
-	stop_deadline(call);
-	queue_clear(call);
-	if (call->received)
-		grpc_byte_buffer_destroy(call->received);
-	free(call->message);
-	free(call);
-	server->objects--;
-	server_forget(server);
-}
-
-/* gRPC's half of the call is over. */
-static void call_through(struct rpc_server_call *call)
-{
-	struct rpc_server *server = call->server;
-
-	stop_deadline(call);
-	grpc_call_unref(call->call);
-	call->call = NULL;
-	if (call->counted)
-		server->calls--;
-	if (call->unknown)
-		server->unknown--;
-}
-
-/* Frees what is over. The last act of every function that may end a call. */
-static void call_settle(struct rpc_server_call *call)
-{
-	if (call->pending > 0)
-		return;
-	if (call->call && call->closed)
-		call_through(call);
-	if (!call->call && call->released)
-		call_free(call);
-}
-
-static void call_tell_gone(struct rpc_server_call *call)
-{
-	if (call->released || !call->drain)
-		return;
-	call->released = true;
-	call->drain(call->drain_arg, true);
-}
-
-/* ---- sending ---- */
-
-static void start(struct rpc_server_call *call, const grpc_op *ops, size_t n,
-	struct rpc_tag *tag)
-{
-	call->pending++;
-	/* An error here means ops that contradict each other: our own bug. */
-	if (grpc_call_start_batch(call->call, ops, n, tag, NULL) !=
-		GRPC_CALL_OK)
-		abort();
-}
-
-/* One batch of whatever is due: headers, a message, the status. */
-static void call_pump(struct rpc_server_call *call)
-{
-	struct outgoing *out = STAILQ_FIRST(&call->queue);
-	grpc_slice details;
-	grpc_op ops[3] = {0};
-	size_t n = 0;
-
-	if (call->send_active || call->status_sent || call->closed ||
-		(!out && !call->ending))
-		return;
-	if (!call->metadata_sent)
-		ops[n++].op = GRPC_OP_SEND_INITIAL_METADATA;
-	call->metadata_sent = true;
-	if (out) {
-		STAILQ_REMOVE_HEAD(&call->queue, entry);
-		call->sending = out->size;
-		ops[n].op = GRPC_OP_SEND_MESSAGE;
-		ops[n++].data.send_message.send_message = out->buffer;
-	}
-	details = grpc_slice_from_copied_string(
-		call->message ? call->message : "");
-	if (call->ending && STAILQ_EMPTY(&call->queue)) {
-		call->status_sent = true;
-		ops[n].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
-		ops[n].data.send_status_from_server.status = call->status;
-		ops[n++].data.send_status_from_server.status_details = &details;
-	}
-	call->send_active = true;
-	start(call, ops, n, &call->send_tag);
-	grpc_slice_unref(details);
-	if (out) {
-		grpc_byte_buffer_destroy(out->buffer);
-		free(out);
-	}
-}
-
-static void on_sent(struct rpc_tag *tag, bool ok)
-{
-	struct rpc_server_call *call = CALL_OF(tag, send_tag);
-	int64_t before = call->queued;
-
-	call->pending--;
-	call->send_active = false;
-	call->queued -= call->sending;
-	call->sending = 0;
-	if (!ok)
-		queue_clear(call);
-	else
-		call_pump(call);
-	if (ok && !call->released && call->drain && before >= call->low_water &&
-		call->queued < call->low_water) {
-		call->pending++; /* drain() may end the call */
-		call->drain(call->drain_arg, false);
-		call->pending--;
-	}
-	call_settle(call);
-}
-
-static void call_queue(
-	struct rpc_server_call *call, const ProtobufCMessage *message)
-{
-	struct outgoing *out = xcalloc(1, sizeof(*out));
-
-	out->buffer = rpc_pack(message);
-	out->size = (int64_t)grpc_byte_buffer_length(out->buffer);
-	call->queued += out->size;
-	STAILQ_INSERT_TAIL(&call->queue, out, entry);
-}
-
-/* The handler's last word, or ours; takes message. */
-static void call_end(
-	struct rpc_server_call *call, grpc_status_code status, char *message)
-{
-	call->released = true;
-	if (!call->call || call->closed || call->ending) {
-		free(message);
-		call_settle(call);
-		return;
-	}
-	stop_deadline(call);
-	call->ending = true;
-	call->status = status;
-	call->message = message;
-	if (status != GRPC_STATUS_OK) {
-		queue_clear(call);
-		call->queued = call->sending;
-		/* A reader that does not read would hold the status up. */
-		if (call->send_active)
-			grpc_call_cancel_with_status(
-				call->call, status, message, NULL);
-	}
-	call_pump(call);
-}
-
-/* ---- receiving ---- */
-
-static void on_request_late(void *arg)
-{
-	call_end(arg, GRPC_STATUS_DEADLINE_EXCEEDED,
-		xstrdup("no request within 5 s"));
-}
-
-static void on_closed(struct rpc_tag *tag, bool ok)
-{
-	struct rpc_server_call *call = CALL_OF(tag, close_tag);
-
-	call->closed = true;
-	stop_deadline(call);
-	queue_clear(call);
-	call_tell_gone(call);
-	call->pending--;
-	call_settle(call);
-}
-
-static void on_request(struct rpc_tag *tag, bool ok)
-{
-	struct rpc_server_call *call = CALL_OF(tag, receive_tag);
-	ProtobufCMessage *request = NULL;
-
-	stop_deadline(call);
-	if (ok && call->received)
-		request = rpc_unpack(call->method->request, call->received);
-	if (call->ending || call->closed) {
-		call->released = true;
-	} else if (!request) {
-		call_end(call, GRPC_STATUS_INVALID_ARGUMENT,
-			xstrdup("request is missing or malformed"));
-	} else {
-		call->method->handle(
-			call, call->server->arg, &call->caller, request);
-	}
-	if (request)
-		protobuf_c_message_free_unpacked(request, NULL);
-	call->pending--;
-	call_settle(call);
-}
-
-static void await_close(struct rpc_server_call *call)
-{
-	grpc_op op = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER,
-		.data.recv_close_on_server.cancelled = &call->cancelled};
-
-	start(call, &op, 1, &call->close_tag);
-}
-
-static void await_request(struct rpc_server_call *call)
-{
-	grpc_op op = {.op = GRPC_OP_RECV_MESSAGE,
-		.data.recv_message.recv_message = &call->received};
-
-	call->deadline = timer_new(call->server->loop, on_request_late, call);
-	timer_set(call->deadline, REQUEST_MS);
-	start(call, &op, 1, &call->receive_tag);
-}
 
 /* ---- accepting ---- */
 
@@ -386,7 +60,7 @@ static grpc_status_code admit(
 
 static void on_accepted(struct rpc_tag *tag, bool ok)
 {
-	struct rpc_server_call *call = CALL_OF(tag, accept_tag);
+	struct rpc_server_call *call = RPC_SERVER_CALL(tag, accept_tag);
 	grpc_status_code status;
 	const char *why;
 
@@ -395,17 +69,16 @@ static void on_accepted(struct rpc_tag *tag, bool ok)
 	if (!call->method)
 		grpc_call_details_destroy(&call->details);
 	if (!ok) {
-		call->released = true;
-		call_settle(call);
+		rpc_server_call_discard(call);
 		return;
 	}
 	accept_next(call->server, call->method);
-	await_close(call);
+	rpc_server_call_watch(call);
 	status = admit(call, &why);
 	if (status == GRPC_STATUS_OK)
-		await_request(call);
+		rpc_server_call_read(call);
 	else
-		call_end(call, status, xstrdup(why));
+		rpc_server_call_end(call, status, xstrdup(why));
 }
 
 static void accept_next(
@@ -416,17 +89,10 @@ static void accept_next(
 
 	if (server->stopping)
 		return;
-	call = xcalloc(1, sizeof(*call));
-	call->server = server;
-	call->method = method;
+	call = rpc_server_call_new(server, method);
 	call->accept_tag.run = on_accepted;
-	call->close_tag.run = on_closed;
-	call->receive_tag.run = on_request;
-	call->send_tag.run = on_sent;
-	STAILQ_INIT(&call->queue);
 	grpc_metadata_array_init(&call->metadata);
 	call->pending = 1;
-	server->objects++;
 	if (method) {
 		error = grpc_server_request_registered_call(server->server,
 			server->handles[method - server->methods], &call->call,
@@ -443,56 +109,16 @@ static void accept_next(
 	assert(error == GRPC_CALL_OK);
 }
 
-/* ---- what handlers use ---- */
-
-void rpc_reply(struct rpc_server_call *call, const ProtobufCMessage *response)
-{
-	if (call->call && !call->closed && !call->ending)
-		call_queue(call, response);
-	call_end(call, GRPC_STATUS_OK, NULL);
-}
-
-void rpc_fail(struct rpc_server_call *call, int status, const char *format, ...)
-{
-	va_list ap;
-	char *message;
-
-	va_start(ap, format);
-	message = xvasprintf(format, ap);
-	va_end(ap);
-	call_end(call, status, message);
-}
-
-int64_t rpc_push(struct rpc_server_call *call, const ProtobufCMessage *message)
-{
-	if (!call->call || call->closed || call->ending)
-		return -EPIPE;
-	call_queue(call, message);
-	call_pump(call);
-	return call->queued;
-}
-
-static void on_gone_task(struct loop_task *task)
-{
-	struct rpc_server_call *call = CALL_OF(task, gone_task);
-
-	call_tell_gone(call);
-	call_settle(call);
-}
-
-void rpc_on_drain(struct rpc_server_call *call, int64_t low_water,
-	void (*fn)(void *arg, bool gone), void *arg)
-{
-	call->low_water = low_water;
-	call->drain = fn;
-	call->drain_arg = arg;
-	if (call->closed) {
-		call->gone_task.run = on_gone_task;
-		loop_defer(call->server->loop, &call->gone_task);
-	}
-}
-
 /* ---- the server ---- */
+
+void rpc_server_forget(struct rpc_server *server)
+{
+	if (!server->stopped || server->objects > 0)
+		return;
+	free(server->cluster);
+	free(server->handles);
+	free(server);
+}
 
 static grpc_arg int_arg(const char *key, int value)
 {
@@ -557,7 +183,7 @@ static void on_stopped(struct rpc_tag *tag, bool ok)
 	timer_free(server->grace);
 	grpc_server_destroy(server->server);
 	server->stopped = true;
-	server_forget(server);
+	rpc_server_forget(server);
 	if (done)
 		done(arg);
 }
