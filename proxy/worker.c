@@ -39,6 +39,7 @@
 
 #define TICK_MS 1000
 #define DRAIN_TICK_MS 50
+#define COUNT_FDS_TICKS 5
 #define PUSH_TICKS 120	    /* agents forget a proxy after 3 minutes */
 #define CLOSE_LINGER_MS 500 /* for GOAWAY to arrive */
 
@@ -169,7 +170,9 @@ static void update_metrics(struct worker *worker)
 		(int64_t)(stats.bytes_out - worker->counted.bytes_out));
 	worker->counted = stats;
 	metric_set(metrics, PROXY_CLIENTS, worker->client_count);
-	metric_set(metrics, PROXY_OPEN_FDS, count_fds());
+	/* with many descriptors a costly one */
+	if (worker->ticks % COUNT_FDS_TICKS == 0)
+		metric_set(metrics, PROXY_OPEN_FDS, count_fds());
 }
 
 /* Nobody is left: says goodbye to the agents, then ends. */
