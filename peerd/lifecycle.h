@@ -13,8 +13,8 @@
  *                      STOPPING --all calls ended--> STOPPED
  *
  * In strategy agent_mesh SERVING does not listen. The strategy is that of the
- * cache when routed has decided on it, or of the one on disk when authd is away;
- * a change needs a restart, as everywhere.
+ * cache when routed has decided on it, or of the one on disk when authd is
+ * away; a change needs a restart, as everywhere.
  */
 
 #include "peerd/peerd.h"

@@ -6,14 +6,7 @@
  * frames, Data frames the other way become bytes, until either side ends.
  *
  * Two threads run it: gRPC's completion thread and the loop. Each direction
- * belongs to whoever has moved its state to BUSY; nobody holds a lock:
- *
- *           read/write says EAGAIN
- *      BUSY ----------------------> WAITING     woken by an edge of the
- *      ^  |  <--------------------              descriptor, or by the end
- *      |  | edge while at work
- *      |  v
- *   SIGNALLED (try once more before waiting)         BUSY --end--> DONE
+ * belongs to whoever holds its half (half.h); nobody holds a lock.
  *
  * One message is under way in each direction and none is read ahead, so a
  * reader that stops makes gRPC's flow control stop the far writer.
