@@ -35,6 +35,7 @@ struct agent {
 	char **servers;
 	size_t server_count;
 	struct registration *registration;
+	char agent_id[37];  /* of the certificate, as the pool has it */
 	char *announcement; /* registration as JSON */
 	char *directory;    /* NULL: the identity is not ours to renew */
 	char *token_file;
@@ -120,12 +121,13 @@ static void start_pool(struct agent *agent)
 		.serve = agent->serve,
 		.metrics = agent->metrics,
 		.cluster = agent->cluster,
-		.agent_id = agent->registration->agent_id,
+		.agent_id = agent->agent_id,
 		.servers = (const char *const *)agent->servers,
 		.server_count = agent->server_count,
 		.tunnel = agent->tunnel,
 	};
 
+	strcpy(agent->agent_id, agent->registration->agent_id);
 	agent->announcement = registration_to_json(agent->registration);
 	config.registration = agent->announcement;
 	agent->pool = pool_new(&config);
@@ -329,6 +331,29 @@ fail:
 	tls_identity_unref(identity);
 	agent_free(agent);
 	return NULL;
+}
+
+bool agent_announce(struct agent *agent, struct registration *registration,
+	const char *const *service_addrs)
+{
+	char *old = agent->announcement;
+
+	strcpy(registration->agent_id, agent->registration->agent_id);
+	strcpy(registration->name, agent->registration->name);
+	registration_free(agent->registration);
+	agent->registration = registration;
+	serve_change(agent->serve, registration, service_addrs);
+	if (!agent->pool)
+		return false; /* announced when there is a certificate */
+	agent->announcement = registration_to_json(registration);
+	if (strcmp(old, agent->announcement) == 0) {
+		free(agent->announcement);
+		agent->announcement = old;
+		return false;
+	}
+	pool_announce(agent->pool, agent->announcement);
+	free(old);
+	return true;
 }
 
 void agent_stop(struct agent *agent, uint32_t linger_ms, void (*fn)(void *arg),

@@ -44,6 +44,10 @@ struct agent;
  * are borrowed. NULL and *error_out (gives) when the identity cannot be used or
  * there is neither certificate nor token. */
 struct agent *agent_new(const struct agent_config *config, char **error_out);
+/* Other labels and services (takes registration; addrs as in the config; name
+ * and uuid stay). True when anything was announced anew. */
+bool agent_announce(struct agent *agent, struct registration *registration,
+	const char *const *service_addrs);
 /* No new streams; those there are have linger_ms. fn when all tunnels have
  * ended; then agent_free() is allowed. Again, with less time: fine. */
 void agent_stop(struct agent *agent, uint32_t linger_ms, void (*fn)(void *arg),

@@ -376,6 +376,16 @@ void pool_set_ctx(struct pool *pool, SSL_CTX *ctx)
 	review_soon(pool);
 }
 
+void pool_announce(struct pool *pool, const char *registration)
+{
+	struct member *member;
+
+	pool->uplink_config.registration = registration;
+	pool->uplink_config.registration_number++;
+	LIST_FOREACH (member, &pool->members, entry)
+		uplink_announce(member->uplink);
+}
+
 static void stop_asking(struct pool *pool)
 {
 	attempts_drop_all(pool->attempts);

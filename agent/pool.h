@@ -29,7 +29,7 @@ struct pool_config {
 	struct metrics *metrics;
 	const char *cluster;
 	const char *agent_id;
-	const char *registration; /* JSON */
+	const char *registration; /* JSON, until pool_announce() */
 	const char *const *servers;
 	size_t server_count;
 	struct tunnel_settings tunnel; /* liveness comes from discovery */
@@ -41,6 +41,8 @@ struct pool *pool_new(const struct pool_config *config);
 /* Begins, or goes on with a new certificate; tunnels that stand keep theirs.
  * Takes a reference. */
 void pool_set_ctx(struct pool *pool, SSL_CTX *ctx);
+/* Another registration, borrowed until the next: tells all proxies. */
+void pool_announce(struct pool *pool, const char *registration);
 /* No more attempts; tunnels have linger_ms. fn is called when all have ended.*/
 void pool_stop(struct pool *pool, uint32_t linger_ms, void (*fn)(void *arg),
 	void *arg);

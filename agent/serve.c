@@ -35,7 +35,7 @@ struct serve {
 struct serve_conn {
 	struct serve *serve;
 	struct tunnel_stream *stream;
-	const struct service *service;
+	char service[IDENTITY_NAME_MAX]; /* may be gone meanwhile */
 	bool joined;
 	int64_t since;
 	char *source; /* what the proxy said, for the log */
@@ -47,15 +47,17 @@ struct serve_conn {
 	struct timer *deadline;
 };
 
-struct serve *serve_new(struct loop *loop, struct resolver *resolver,
-	const struct registration *registration, const char *const *addrs,
-	struct metrics *metrics)
+static void clear_services(struct serve *serve)
 {
-	struct serve *serve = xcalloc(1, sizeof(*serve));
+	for (size_t i = 0; i < serve->count; i++)
+		free(serve->services[i].addr);
+	free(serve->services);
+}
 
-	serve->loop = loop;
-	serve->resolver = resolver;
-	serve->metrics = metrics;
+void serve_change(struct serve *serve, const struct registration *registration,
+	const char *const *addrs)
+{
+	clear_services(serve);
 	serve->count = registration->service_count;
 	serve->services = xcalloc(serve->count + 1, sizeof(struct service));
 	for (size_t i = 0; i < serve->count; i++) {
@@ -65,6 +67,18 @@ struct serve *serve_new(struct loop *loop, struct resolver *resolver,
 		service->port = registration->services[i].port;
 		service->addr = xstrdup(addrs[i]);
 	}
+}
+
+struct serve *serve_new(struct loop *loop, struct resolver *resolver,
+	const struct registration *registration, const char *const *addrs,
+	struct metrics *metrics)
+{
+	struct serve *serve = xcalloc(1, sizeof(*serve));
+
+	serve->loop = loop;
+	serve->resolver = resolver;
+	serve->metrics = metrics;
+	serve_change(serve, registration, addrs);
 	return serve;
 }
 
@@ -72,9 +86,7 @@ void serve_free(struct serve *serve)
 {
 	if (!serve)
 		return;
-	for (size_t i = 0; i < serve->count; i++)
-		free(serve->services[i].addr);
-	free(serve->services);
+	clear_services(serve);
 	free(serve);
 }
 
@@ -110,7 +122,7 @@ static void on_end(struct tunnel_stream *stream, void *arg,
 		log_info("connection ended: %s service=%s source=%s user=%s "
 			 "sent=%llu received=%llu ms=%lld conn=%s",
 			result->error ? strerror(-result->error) : "both ends",
-			conn->service->name, conn->source, conn->user,
+			conn->service, conn->source, conn->user,
 			(unsigned long long)result->sent,
 			(unsigned long long)result->received,
 			(long long)(loop_now(serve->loop) - conn->since),
@@ -126,7 +138,7 @@ static void conn_refuse(struct serve_conn *conn, const char *why)
 	char reason[600];
 
 	snprintf(reason, sizeof(reason), "cannot connect to service %s: %s",
-		conn->service->name, why);
+		conn->service, why);
 	stop_dialing(conn);
 	metric_add(conn->serve->metrics, SERIES_STREAMS_FAILED, 1);
 	log_warn("%s source=%s user=%s conn=%s", reason, conn->source,
@@ -207,7 +219,7 @@ void serve_connect(struct serve *serve, struct tunnel_stream *stream,
 	conn = xcalloc(1, sizeof(*conn));
 	conn->serve = serve;
 	conn->stream = stream;
-	conn->service = service;
+	strcpy(conn->service, service->name);
 	conn->since = loop_now(serve->loop);
 	conn->source = copy_header(request, "peerway-source");
 	conn->user = copy_header(request, "peerway-user");

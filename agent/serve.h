@@ -26,6 +26,9 @@ struct serve;
 struct serve *serve_new(struct loop *loop, struct resolver *resolver,
 	const struct registration *registration, const char *const *addrs,
 	struct metrics *metrics);
+/* Other services; connections that stand or are under way go on. */
+void serve_change(struct serve *serve, const struct registration *registration,
+	const char *const *addrs);
 /* All tunnels must have ended. */
 void serve_free(struct serve *serve);
 

@@ -6,9 +6,18 @@
 #include "agent/setup.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include "shared/alloc.h"
 #include "shared/sock.h"
+
+/* Until a proxy has said what the cluster wants. */
+#define PING_INTERVAL_MS 15000
+#define PING_COUNT_MAX 2
+/* Bytes held for services that do not read. */
+#define STREAM_BUFFER_MAX (4u << 20)
+#define BUFFER_MAX (64u << 20)
 
 static void set_labels(
 	struct registration *registration, const struct conf_agent *conf)
@@ -68,4 +77,65 @@ const char **setup_addrs(const struct conf_agent *conf)
 	for (unsigned i = 0; i < conf->services_count; i++)
 		addrs[i] = conf->services[i].addr;
 	return addrs;
+}
+
+/* The files of somebody else's PKI, if configured. */
+static int own_identity(const struct conf *conf,
+	struct tls_identity **identity_out, char **error_out)
+{
+	*identity_out = NULL;
+	if (!*conf->identity.cert)
+		return 0;
+	*identity_out = tls_identity_load_files(conf->identity.cert,
+		conf->identity.key, conf->identity.ca, NULL, error_out);
+	return *identity_out ? 0 : -1;
+}
+
+static struct agent *new_agent(const struct conf *conf,
+	struct agent_config *config, const char *uuid, char **error_out)
+{
+	char *directory = xasprintf("%s/agent", conf->data_dir);
+	const char **addrs = setup_addrs(&conf->agent);
+	struct agent *agent;
+
+	config->resolver = resolver_new(config->loop);
+	config->hub = tunnel_hub_new(config->loop, &config->tunnel);
+	config->registration = setup_registration(&conf->agent, uuid);
+	config->service_addrs = addrs;
+	config->directory = directory;
+	agent = agent_new(config, error_out);
+	free(addrs);
+	free(directory);
+	return agent;
+}
+
+struct agent *setup_agent(const struct conf *conf, struct loop *loop,
+	struct metrics *metrics, char **error_out)
+{
+	struct agent_config config = {
+		.loop = loop,
+		.tunnel = {conf->agent.max_streams, PING_INTERVAL_MS,
+			PING_COUNT_MAX, STREAM_BUFFER_MAX, BUFFER_MAX},
+		.metrics = metrics,
+		.cluster = conf->cluster_name,
+		.servers = (const char *const *)conf->agent.proxy_server,
+		.server_count = conf->agent.proxy_server_count,
+		.token_file = conf->join.token_file,
+		.ca_pin = conf->join.ca_pin,
+	};
+	char uuid[CONF_UUID_SIZE];
+	struct agent *agent;
+	int ret = conf_host_uuid(conf, uuid);
+
+	if (ret < 0) {
+		*error_out = xasprintf("the host's uuid cannot be kept in %s: "
+				       "%s",
+			conf->data_dir, strerror(-ret));
+		return NULL;
+	}
+	if (own_identity(conf, &config.identity, error_out) < 0)
+		return NULL;
+	agent = new_agent(conf, &config, uuid, error_out);
+	tls_identity_unref(config.identity);
+	return agent;
 }

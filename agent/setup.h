@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #pragma once
 
-/* agent_service of the configuration, as agent.h wants it. Pure. */
+/* The configuration, as agent.h wants it. */
 
+#include "agent/agent.h"
 #include "shared/conf.h"
 #include "shared/registration.h"
 
@@ -12,3 +13,8 @@ struct registration *setup_registration(
 /* The services' addresses, in the order of the registration, borrowed from
  * conf; the array is given. */
 const char **setup_addrs(const struct conf_agent *conf);
+
+/* An agent with resolver and hub of its own, which live as long as the process.
+ * NULL and *error_out (gives). Borrows loop and metrics, not conf. */
+struct agent *setup_agent(const struct conf *conf, struct loop *loop,
+	struct metrics *metrics, char **error_out);

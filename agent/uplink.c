@@ -23,7 +23,10 @@ struct uplink {
 	struct timer *timer; /* until ready, then until settled */
 	char proxy_id[37];
 	bool closing;
-	unsigned events; /* open streams of /v1/agent/events */
+	unsigned told; /* number of the registration the proxy has */
+	/* open streams of /v1/agent/events */
+	struct tunnel_stream *events[UPLINK_EVENTS_MAX];
+	unsigned event_count;
 };
 
 static void handle_agent(struct uplink *uplink, struct tunnel_stream *stream,
@@ -31,6 +34,7 @@ static void handle_agent(struct uplink *uplink, struct tunnel_stream *stream,
 {
 	const char *registration = uplink->config->registration;
 
+	uplink->told = uplink->config->registration_number;
 	tunnel_stream_reply(stream, 200, "application/json", registration,
 		strlen(registration));
 }
@@ -40,7 +44,10 @@ static void on_events_end(struct tunnel_stream *stream, void *arg,
 {
 	struct uplink *uplink = arg;
 
-	uplink->events--;
+	for (unsigned i = 0; i < uplink->event_count; i++)
+		if (uplink->events[i] == stream)
+			uplink->events[i] =
+				uplink->events[--uplink->event_count];
 }
 
 static const struct tunnel_stream_ops events_ops = {.on_end = on_events_end};
@@ -48,13 +55,31 @@ static const struct tunnel_stream_ops events_ops = {.on_end = on_events_end};
 static void handle_events(struct uplink *uplink, struct tunnel_stream *stream,
 	const struct tunnel_request *request, const uint8_t *body, size_t len)
 {
-	if (uplink->events == UPLINK_EVENTS_MAX) {
+	if (uplink->event_count == UPLINK_EVENTS_MAX) {
 		tunnel_stream_refuse(stream, 429, "too many of these");
 		return;
 	}
-	uplink->events++;
+	uplink->events[uplink->event_count++] = stream;
 	tunnel_stream_set_ops(stream, &events_ops, uplink);
 	tunnel_stream_reply_open(stream, "application/x-ndjson");
+	/* It may have changed between the two questions. */
+	if (uplink->told != uplink->config->registration_number)
+		uplink_announce(uplink);
+}
+
+void uplink_announce(struct uplink *uplink)
+{
+	char *line = xasprintf("%s\n", uplink->config->registration);
+
+	for (unsigned i = 0; i < uplink->event_count; i++)
+		if (tunnel_stream_push(uplink->events[i], line, strlen(line)) <
+			0)
+			log_warn("the proxy does not read our changes: "
+				 "proxy=%s",
+				uplink->proxy_id);
+	if (uplink->event_count)
+		uplink->told = uplink->config->registration_number;
+	free(line);
 }
 
 static void refuse_proxies(

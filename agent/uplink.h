@@ -36,14 +36,17 @@ struct uplink_config {
 	struct tunnel_hub *hub;
 	struct serve *serve;
 	const char *cluster;
-	const char *registration; /* JSON */
 	struct metrics *metrics;
+	const char *registration; /* JSON; changes with its number */
+	unsigned registration_number;
 };
 
-/* Takes fd and ssl. Borrows config, ops, arg until on_end. */
+/* Takes fd and ssl. Borrows config (live), ops, arg until on_end. */
 struct uplink *uplink_new(const struct uplink_config *config, int fd, SSL *ssl,
 	const struct host_identity *proxy, const struct uplink_ops *ops,
 	void *arg);
+/* config->registration is another: tells the proxy. */
+void uplink_announce(struct uplink *uplink);
 /* No new streams; those there are have linger_ms to end. on_end follows. */
 void uplink_close(struct uplink *uplink, uint32_t linger_ms, const char *why);
 

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent follows its fleet: a change of strategy proxy by proxy, a proxy
-that restarts, a certificate that others look after, names for addresses."""
+that restarts, a certificate that others look after, names for addresses, and
+other services while it runs."""
 
 import shutil
+import signal
 import time
 
 import pytest
@@ -147,3 +149,30 @@ def test_names_and_dead_addresses(lone, echo):
     lone.start()
     lone.wait_agents()
     check_route(lone.proxies[0], agent.name, "local")
+
+
+def test_services_are_read_again_on_sighup(lone, echo):
+    lone.start()
+    agent, proxy = lone.agents[0], lone.proxies[0]
+    services = echo.services()
+    for service in services:
+        service["name"] = "other-" + service["name"]
+    agent.config["agent_service"]["services"] = services
+    agent.write_config()
+    agent.agent.popen.send_signal(signal.SIGHUP)
+    agent.agent.wait_log(r"info.*announced anew: services=2")
+
+    def announced():
+        (known,) = proxy.routed.ask("ls")["agents"]
+        return {service["name"] for service in known["services"]} == {
+            service["name"] for service in services
+        }
+
+    wait_for(announced, 5, "the proxy knows the new services")
+    check_route(proxy, "node-1", "local", service="other-echo")
+
+    mark = agent.agent.log_mark()
+    agent.config_path.write_text("peerway: {cluster_nam: x}\n")
+    agent.agent.popen.send_signal(signal.SIGHUP)
+    agent.agent.wait_log(r"error.*configuration stays as it was: ", mark=mark)
+    check_route(proxy, "node-1", "local", service="other-echo")

@@ -59,6 +59,8 @@ struct fake_proxy {
 	unsigned joins;
 	unsigned renewals;
 	char agent_name[IDENTITY_NAME_MAX]; /* last registration */
+	unsigned changes;		    /* lines of its events */
+	char *change;			    /* the last one */
 };
 
 struct fake_client {
@@ -283,6 +285,18 @@ static inline void fake_on_registered(
 	json_decref(said);
 }
 
+static inline void fake_on_change(
+	void *arg, int status, const uint8_t *data, size_t len, bool end)
+{
+	struct fake_proxy *proxy = arg;
+
+	if (status != 200 || !len)
+		return;
+	free(proxy->change);
+	proxy->change = xstrndup((const char *)data, len);
+	proxy->changes++;
+}
+
 static inline void fake_on_ready(struct tunnel *tunnel, void *arg)
 {
 	struct fake_proxy *proxy = arg;
@@ -293,7 +307,16 @@ static inline void fake_on_ready(struct tunnel *tunnel, void *arg)
 		.arg = proxy,
 	};
 
+	const struct tunnel_exchange events = {
+		.method = "GET",
+		.path = "/v1/agent/events",
+		.stream_lines = true,
+		.on_data = fake_on_change,
+		.arg = proxy,
+	};
+
 	tunnel_exchange(tunnel, &get);
+	tunnel_exchange(tunnel, &events);
 	fake_push(proxy);
 }
 
@@ -481,6 +504,7 @@ static inline void fake_proxy_deinit(struct fake_proxy *proxy)
 	for (int i = 0; i < 2000 && proxy->tunnel_count; i++)
 		loop_turn(proxy->loop, false);
 	loop_turn(proxy->loop, false);
+	free(proxy->change);
 	tunnel_hub_free(proxy->hub);
 	SSL_CTX_free(proxy->ctx);
 }

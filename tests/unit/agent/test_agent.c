@@ -624,6 +624,37 @@ static void test_streams_reach_announced_services_only(void **state)
 	wait_until(scene, metric_get(&scene->metrics, SERIES_STREAMS) == 0);
 }
 
+static void test_other_services_are_announced(void **state)
+{
+	struct scene *scene = *state;
+	struct agent_config config = config_for(scene, NULL, 0);
+	struct fake_proxy *proxy = &scene->proxies[0];
+	struct stream_result result;
+
+	scene->fleet.proxy_count = 1;
+	start_with_identity(scene);
+	wait_until(scene, proxy->agent_name[0]);
+
+	/* the same again is no news */
+	assert_false(agent_announce(
+		scene->agent, config.registration, config.service_addrs));
+	config = config_for(scene, NULL, 0);
+	strcpy(config.registration->services[0].name, "new");
+	strcpy(config.registration->name, "ignored");
+	assert_true(agent_announce(
+		scene->agent, config.registration, config.service_addrs));
+	wait_until(scene, proxy->changes == 1);
+	assert_non_null(strstr(proxy->change, "\"name\":\"new\""));
+	assert_non_null(strstr(proxy->change, "\"name\":\"db-1\""));
+	assert_null(strchr(proxy->change, '\n'));
+	result = dial(scene, "echo:7");
+	assert_int_equal(result.status, 404);
+	result = dial(scene, "new:7");
+	assert_int_equal(result.status, 200);
+	close(result.fd);
+	hold_for(scene, 100, proxy->changes == 1);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -642,6 +673,7 @@ int main(void)
 		CASE(test_renews_at_two_thirds_with_the_same_key),
 		CASE(test_nothing_to_start_with_is_an_error),
 		CASE(test_streams_reach_announced_services_only),
+		CASE(test_other_services_are_announced),
 	};
 
 	log_init("test_agent", getenv("TEST_LOG") ? LOG_DEBUG : LOG_ERROR,
