@@ -2,9 +2,11 @@
 /*
  * A proxy's lease: granted with a new epoch, kept alive, revoked. Whose lease
  * it is stands in the store, on the lease itself, so that it needs no cleaning
- * up and survives a restart. What a newcomer gets wrong: a grant is refused to
- * nobody who may have one; it is the epoch that makes the proxy's earlier life
- * harmless, from the moment the grant is answered.
+ * up and survives a restart. A proxy whose routed starts again and again does
+ * not use up the leases of all: its oldest gives way. What a newcomer gets
+ * wrong: a grant is refused to nobody who may have one; it is the epoch that
+ * makes the proxy's earlier life harmless, from the moment the grant is
+ * answered.
  */
 #include <grpc/status.h>
 #include <inttypes.h>
@@ -17,6 +19,7 @@
 #include "shared/log.h"
 
 #define ATTEMPTS 3
+#define LEASES_PER_PROXY 4
 
 /* ---- grant ---- */
 
@@ -31,6 +34,7 @@ struct grant {
 	uint64_t previous; /* lease of the proxy record */
 	uint64_t lease;
 	uint32_t ttl_ms;
+	uint64_t surplus; /* the oldest of too many leases; 0: none */
 };
 
 static void read_epoch(struct grant *grant);
@@ -70,6 +74,9 @@ static void on_epoch_written(
 		 " ttl_ms=%u previous=%016" PRIx64,
 		grant->proxy, grant->lease, response.epoch, grant->ttl_ms,
 		grant->previous);
+	if (grant->surplus)
+		backend_lease_revoke(
+			grant->auth->backend, grant->surplus, NULL, NULL);
 	rpc_reply(grant->call, &response.base);
 	free(grant);
 }
@@ -94,7 +101,7 @@ static void write_epoch(struct grant *grant)
 	struct backend_txn txn = {&unchanged, 1, ops, 2};
 
 	records_epoch_key(grant->proxy, epoch_key);
-	records_lease_key(grant->lease, lease_key);
+	records_lease_key(grant->proxy, grant->lease, lease_key);
 	records_epoch_text(grant->epoch + 1, epoch);
 	ops[0].len = strlen(epoch);
 	backend_txn(grant->auth->backend, &txn, on_epoch_written, grant);
@@ -113,6 +120,43 @@ static void on_granted(
 		write_epoch(grant);
 }
 
+/* The oldest but the one that the proxy's record hangs on, if there are many.
+ */
+static uint64_t find_surplus(
+	const struct backend_range_result *leases, uint64_t previous)
+{
+	uint64_t oldest = UINT64_MAX;
+	uint64_t surplus = 0;
+
+	if (leases->count < LEASES_PER_PROXY)
+		return 0;
+	for (size_t i = 0; i < leases->count; i++) {
+		const struct backend_kv *kv = &leases->kvs[i];
+
+		if (kv->mod_revision >= oldest || kv->lease == previous)
+			continue;
+		oldest = kv->mod_revision;
+		surplus = kv->lease;
+	}
+	return surplus;
+}
+
+static void on_leases(void *arg, const struct backend_range_result *result)
+{
+	struct grant *grant = arg;
+
+	if (result->status != BACKEND_OK)
+		grant->failed = result->status;
+	grant->surplus = find_surplus(result, grant->previous);
+	if (grant->failed != BACKEND_OK)
+		grant_fail(grant, grant->failed);
+	else if (grant->lease)
+		write_epoch(grant);
+	else
+		backend_lease_grant(grant->auth->backend,
+			grant->auth->conf->auth.lease_ttl, on_granted, grant);
+}
+
 static void on_proxy_record(
 	void *arg, const struct backend_range_result *result)
 {
@@ -121,13 +165,6 @@ static void on_proxy_record(
 	if (result->status != BACKEND_OK)
 		grant->failed = result->status;
 	grant->previous = result->count ? result->kvs[0].lease : 0;
-	if (grant->failed != BACKEND_OK)
-		grant_fail(grant, grant->failed);
-	else if (grant->lease)
-		write_epoch(grant);
-	else
-		backend_lease_grant(grant->auth->backend,
-			grant->auth->conf->auth.lease_ttl, on_granted, grant);
 }
 
 static void on_epoch(void *arg, const struct backend_range_result *result)
@@ -146,7 +183,9 @@ static void on_epoch(void *arg, const struct backend_range_result *result)
 
 static void read_epoch(struct grant *grant)
 {
-	records_key epoch_key, proxy_key;
+	records_key epoch_key, leases_prefix, proxy_key;
+	struct backend_range leases = {
+		.prefix = leases_prefix, .limit = 2 * LEASES_PER_PROXY};
 	struct backend_range epoch = {
 		.prefix = epoch_key, .exact = true, .limit = 1};
 	struct backend_range proxy = {
@@ -154,10 +193,12 @@ static void read_epoch(struct grant *grant)
 
 	grant->attempts++;
 	records_epoch_key(grant->proxy, epoch_key);
+	records_leases_prefix(grant->proxy, leases_prefix);
 	records_proxy_key(grant->proxy, proxy_key);
+	/* they complete in this order */
 	backend_range(grant->auth->backend, &epoch, on_epoch, grant);
-	/* completes second */
 	backend_range(grant->auth->backend, &proxy, on_proxy_record, grant);
+	backend_range(grant->auth->backend, &leases, on_leases, grant);
 }
 
 void lease_grant_handle(struct rpc_server_call *call, void *arg,
@@ -228,12 +269,6 @@ static void on_owner(void *arg, const struct backend_range_result *result)
 		use_fail(use, result->status);
 	} else if (result->count == 0) {
 		use_fail(use, BACKEND_NO_LEASE);
-	} else if (result->kvs[0].len != strlen(use->proxy) ||
-		   memcmp(result->kvs[0].value, use->proxy,
-			   result->kvs[0].len)) {
-		rpc_fail(use->call, GRPC_STATUS_PERMISSION_DENIED,
-			"the lease is of another proxy");
-		free(use);
 	} else if (use->revoke) {
 		backend_lease_revoke(backend, use->lease, on_used, use);
 	} else {
@@ -253,7 +288,7 @@ static void use_lease(struct rpc_server_call *call, struct authd *auth,
 	strcpy(use->proxy, caller->uuid);
 	use->lease = lease;
 	use->revoke = revoke;
-	records_lease_key(lease, key);
+	records_lease_key(caller->uuid, lease, key);
 	backend_range(auth->backend, &owner, on_owner, use);
 }
 

@@ -45,12 +45,8 @@ static void on_owner(void *arg, const struct backend_range_result *result)
 		refuse(publish, authd_status(result->status),
 			backend_status_text(result->status));
 	else if (result->count == 0)
-		refuse(publish, GRPC_STATUS_NOT_FOUND, "the lease has ended");
-	else if (result->kvs[0].len != strlen(publish->proxy) ||
-		 memcmp(result->kvs[0].value, publish->proxy,
-			 result->kvs[0].len))
-		refuse(publish, GRPC_STATUS_PERMISSION_DENIED,
-			"the lease is of another proxy");
+		refuse(publish, GRPC_STATUS_NOT_FOUND,
+			"the proxy has no such lease, or it has ended");
 	else
 		refuse(publish, GRPC_STATUS_FAILED_PRECONDITION,
 			"the proxy has a newer epoch");
@@ -65,7 +61,7 @@ static void on_written(void *arg, enum backend_status status, uint64_t revision)
 	struct backend_range owner = {.prefix = key, .exact = true, .limit = 1};
 
 	if (status == BACKEND_COMPARE_FAILED) {
-		records_lease_key(publish->lease, key);
+		records_lease_key(publish->proxy, publish->lease, key);
 		backend_range(
 			publish->auth->backend, &owner, on_owner, publish);
 	} else if (status != BACKEND_OK) {

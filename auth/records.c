@@ -39,9 +39,15 @@ void records_epoch_key(const char *proxy, records_key out)
 	snprintf(out, RECORDS_KEY_MAX, "secret/epoch/%s", proxy);
 }
 
-void records_lease_key(uint64_t lease, records_key out)
+void records_lease_key(const char *proxy, uint64_t lease, records_key out)
 {
-	snprintf(out, RECORDS_KEY_MAX, "secret/lease/%016" PRIx64, lease);
+	snprintf(out, RECORDS_KEY_MAX, "secret/lease/%s/%016" PRIx64, proxy,
+		lease);
+}
+
+void records_leases_prefix(const char *proxy, records_key out)
+{
+	snprintf(out, RECORDS_KEY_MAX, "secret/lease/%s/", proxy);
 }
 
 void records_epoch_text(uint64_t epoch, char out[24])
@@ -203,7 +209,7 @@ static void add_compares(struct records_batch *batch,
 	char *owner_key = batch->keys[BACKEND_OPS_MAX];
 	char *epoch_key = batch->keys[BACKEND_OPS_MAX + 1];
 
-	records_lease_key(request->lease_id, owner_key);
+	records_lease_key(proxy, request->lease_id, owner_key);
 	records_epoch_key(proxy, epoch_key);
 	records_epoch_text(request->epoch, batch->epoch);
 	batch->compares[0] = (struct backend_compare){.kind = BACKEND_VALUE,

@@ -8,7 +8,7 @@
  *   pub/proxy/<proxy>                     ProxyRecord    } on the proxy's
  *   pub/tunnel/<agent>/<proxy>            TunnelRecord   } lease
  *   secret/epoch/<proxy>                  number, counts the lives of its lease
- *   secret/lease/<lease>                  whose lease it is; on that lease
+ *   secret/lease/<proxy>/<lease>          a lease of the proxy's; on that lease
  *
  * A proxy writes its own ProxyRecord and the TunnelRecords of its own tunnels;
  * an agent writes nothing. Every write compares epoch and owner of the lease in
@@ -35,7 +35,9 @@ void records_tunnel_key(const char *agent, const char *proxy, records_key out);
 /* Of all tunnels of one agent: a prefix. */
 void records_agent_prefix(const char *agent, records_key out);
 void records_epoch_key(const char *proxy, records_key out);
-void records_lease_key(uint64_t lease, records_key out);
+void records_lease_key(const char *proxy, uint64_t lease, records_key out);
+/* Of all leases of a proxy: a prefix. */
+void records_leases_prefix(const char *proxy, records_key out);
 /* The value of an epoch key. */
 void records_epoch_text(uint64_t epoch, char out[24]);
 uint64_t records_epoch_parse(const uint8_t *text, size_t len);

@@ -45,11 +45,6 @@ static void resume(void *arg, bool gone);
 
 /* ---- the end ---- */
 
-static void watcher_free(void *arg)
-{
-	free(arg);
-}
-
 /* Everything but the call; the struct goes when nobody can come back to it. */
 static void watcher_end(struct watcher *watcher)
 {
@@ -64,7 +59,7 @@ static void watcher_end(struct watcher *watcher)
 	auth->watcher_count--;
 	metric_set(&auth->metrics, METRIC_WATCHERS, auth->watcher_count);
 	if (!watcher->reading)
-		loop_free_later(auth->loop, watcher_free, watcher);
+		loop_free_later(auth->loop, free, watcher);
 }
 
 static void watcher_drop(struct watcher *watcher, int status, const char *why)
@@ -251,7 +246,7 @@ static void on_part(void *arg, const struct backend_range_result *result)
 
 	watcher->reading = false;
 	if (!watcher->call)
-		loop_free_later(watcher->auth->loop, watcher_free, watcher);
+		loop_free_later(watcher->auth->loop, free, watcher);
 	else if (result->status == BACKEND_OK)
 		send_part(watcher, result);
 	else if (result->status == BACKEND_COMPACTED)

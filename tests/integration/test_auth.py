@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import time
+import urllib.request
 import uuid
 
 import grpc
@@ -502,9 +503,10 @@ def test_a_proxy_writes_its_own_only(authd):
     agent = str(uuid.uuid4())
     refused(denied, one.publish, mine, proxy=two.record())
     refused(denied, one.publish, mine, put=[two.tunnel(agent)])
-    refused(denied, one.publish, theirs, proxy=one.record())
-    refused(denied, one.keepalive, theirs)
-    refused(denied, one.revoke, theirs)
+    # of leases there are only one's own
+    refused(Code.NOT_FOUND, one.publish, theirs, proxy=one.record())
+    refused(Code.NOT_FOUND, one.keepalive, theirs)
+    refused(Code.NOT_FOUND, one.revoke, theirs)
     two.publish(theirs, put=[two.tunnel(agent)])
     # removing is of one's own by its nature: the other's stays
     one.publish(mine, remove_agent_id=[agent])
@@ -603,7 +605,55 @@ def test_lease_end_takes_all_in_one_step(authd):
     watch.close()
 
 
+def test_leases_of_one_proxy_are_bounded(authd):
+    proxy = authd.proxy()
+    first = proxy.grant()
+    proxy.publish(first, proxy=proxy.record())
+    before = authd.daemon.status()["leases"]
+    for _ in range(20):
+        last = proxy.grant()
+        # the one that the records hang on is spared
+        assert last.previous_lease_id == first.lease_id
+        proxy.keepalive(first)
+    assert authd.daemon.status()["leases"] <= before + 4
+    proxy.publish(last, proxy=proxy.record())
+    proxy.revoke(last)
+
+
+def test_metrics(authd):
+    def metrics():
+        url = f"http://{authd.host.diag['authd']}/metrics"
+        with urllib.request.urlopen(url, timeout=5) as answer:
+            text = answer.read().decode()
+        return dict(line.rsplit(" ", 1) for line in text.splitlines()
+                    if not line.startswith("#"))
+
+    before = metrics()
+    proxy = authd.proxy()
+    refused(Code.UNAUTHENTICATED, authd.join, authd.member(), "x")
+    lease = proxy.grant()
+    proxy.publish(lease, proxy=proxy.record())
+    watch = proxy.watch().snapshot()
+    after = metrics()
+
+    def grown(name):
+        return int(after[name]) - int(before[name])
+
+    assert grown('peerway_authd_joins_total{result="ok"}') == 1
+    assert grown('peerway_authd_joins_total{result="refused"}') == 1
+    assert grown("peerway_authd_lease_grants_total") == 1
+    assert grown('peerway_authd_batches_total{result="ok"}') == 1
+    assert grown("peerway_authd_snapshots_total") == 1
+    assert grown("peerway_authd_store_revision") > 0
+    assert int(after["peerway_authd_watchers"]) >= 1
+    assert after["peerway_authd_store_failing"] == "0"
+    watch.close()
+    proxy.revoke(lease)
+
+
 def test_keepalive_keeps(authd):
+    wait_for(lambda: authd.daemon.status()["leases"] == 0,
+             what="leases of other tests end")
     proxy = authd.proxy()
     lease = proxy.grant()
     proxy.publish(lease, proxy=proxy.record())

@@ -75,8 +75,8 @@ static void test_batch_is_one_guarded_transaction(void **state)
 	assert_non_null(batch);
 	assert_null(reason);
 	assert_int_equal(2, batch->txn.compare_count);
-	assert_string_equal(
-		"secret/lease/0000000000000abc", batch->txn.compares[0].key);
+	assert_string_equal("secret/lease/" OWN "/0000000000000abc",
+		batch->txn.compares[0].key);
 	assert_int_equal(BACKEND_VALUE, batch->txn.compares[0].kind);
 	assert_memory_equal(OWN, batch->txn.compares[0].value, 36);
 	assert_string_equal("secret/epoch/" OWN, batch->txn.compares[1].key);
