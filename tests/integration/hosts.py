@@ -58,6 +58,9 @@ def merge(base, extra):
     return base
 
 
+PORTS_GIVEN = set()
+
+
 class Network:
     """A /24 of loopback addresses that no other test uses meanwhile."""
 
@@ -79,10 +82,19 @@ class Network:
 
     @staticmethod
     def free_port(address):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((address, 0))
-            return probe.getsockname()[1]
+        """Below the range from which the kernel takes ports for those who
+        connect, and never the same one twice."""
+        while True:
+            port = random.randint(10000, 32000)
+            if (address, port) in PORTS_GIVEN:
+                continue
+            try:
+                with socket.socket() as probe:
+                    probe.bind((address, port))
+            except OSError:
+                continue
+            PORTS_GIVEN.add((address, port))
+            return port
 
     def close(self):
         self._lock.close()
