@@ -3,6 +3,7 @@
 records everywhere, and no death of routed, authd or the cache file costs one."""
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -276,6 +277,23 @@ def test_a_host_that_dies_loses_its_routes_with_its_lease(fleet):
     wait_agents(two, {}, LEASE_TTL * 3)
     wait_proxies(two, {two.uuid})
     one.routed.expected_end = True
+    worker.close()
+
+
+def test_a_lease_that_has_run_out_is_replaced(fleet):
+    one, two = fleet.proxies
+    worker = Worker(one).sync()
+    worker.up(1, "node-1")
+    wait_agents(two, {"node-1": {one.uuid}})
+    epoch = one.routed.status()["lease"]["epoch"]
+    os.kill(one.routed.pid, signal.SIGSTOP)
+    try:
+        wait_agents(two, {}, LEASE_TTL * 3)
+    finally:
+        os.kill(one.routed.pid, signal.SIGCONT)
+    wait_agents(two, {"node-1": {one.uuid}})
+    wait_proxies(two, {one.uuid, two.uuid})
+    assert one.routed.status()["lease"]["epoch"] > epoch
     worker.close()
 
 
