@@ -7,7 +7,9 @@
  * An error is one line, `file:line: key: what is wrong`.
  *
  * Absent keys have their defaults after loading; strings are never NULL
- * (empty instead); times are milliseconds.
+ * (empty instead); times are milliseconds. A service is enabled when its
+ * section is there and does not say otherwise. Addresses to listen at are
+ * numeric with a port; others may be names and may lack the usual port.
  */
 
 #include <stdbool.h>
@@ -114,7 +116,7 @@ struct conf_log {
 	enum conf_log_format format;
 };
 
-struct conf_diag {
+struct conf_diag { /* empty: no diagnostics */
 	char *authd;
 	char *proxy;
 	char *peerd;
