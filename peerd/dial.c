@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Routes workers' dials: see dial.h for the states. Owns the client's
- * descriptor until a sibling or a stream has it, and the record of attempts.
- * Asks ask.c (siblings), client.c (peers) and routed_link.c (authd).
+ * Workers' dials: the table of them, and the three ways in which one ends. See
+ * dial.h for the states; dial_route.c decides whom to ask. Owns the client's
+ * descriptor until a sibling or a stream has it.
  *
- * A newcomer's trap: exactly one of ask, call and lookup is pending in each
- * state, and each callback first clears its own field. After dial_end() the
- * dial's memory lives until the end of the turn, but is nobody's.
+ * A newcomer's trap: after its end a dial's memory lives until the end of the
+ * turn, but it is nobody's any more.
  */
 #include "peerd/dial.h"
 
@@ -14,61 +13,15 @@
 #include <search.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 #include <unistd.h>
 
-#include "peerd/attempts.h"
-#include "peerd/candidates.h"
-#include "peerd/client.h"
-#include "peerd/connection_id.h"
+#include "peerd/dial_private.h"
 #include "peerd/meters.h"
-#include "peerd/peers.h"
-#include "peerd/refusal.h"
-#include "peerd/routed_link.h"
-#include "peerd/switchboard.h"
 #include "peerd/worker_link.h"
 #include "shared/alloc.h"
+#include "shared/identity.h"
 #include "shared/log.h"
 #include "shared/sock.h"
-
-#define LOOKUP_MS 3000
-
-#define CODE(name) PEERWAY__IPC__DIAL_CODE__DIAL_##name
-
-struct dial {
-	TAILQ_ENTRY(dial) entry; /* in dials->pending or ->joined */
-	struct dials *dials;
-	uint64_t link; /* who asked; 0: has gone */
-	uint64_t id;   /* its own number for it */
-	Peerway__Ipc__Dial *request;
-	uint8_t connection_id[CONNECTION_ID_SIZE];
-	int fd;
-	int64_t started;
-	int64_t deadline;
-
-	/* what we are waiting for: at most one of them */
-	uint64_t ask;
-	uint64_t lookup;
-	struct client_call *call;
-	struct stream *stream;
-
-	struct attempts attempts;
-	struct candidates candidates;
-	bool looked_up;
-	char proxy_id[37];	      /* asked now */
-	Peerway__Ipc__DialCode worst; /* most telling refusal so far */
-};
-
-struct dials {
-	struct peerd *peerd;
-	TAILQ_HEAD(dial_list, dial) pending;
-	struct dial_list joined;
-	size_t pending_count;
-	size_t joined_count;
-	void *by_id; /* tree of the pending ones by link and id */
-};
-
-static void ask_next(struct dial *dial);
 
 static int compare(const void *a, const void *b)
 {
@@ -94,16 +47,6 @@ struct dials *dials_new(struct peerd *peerd)
 void dials_free(struct dials *dials)
 {
 	free(dials);
-}
-
-static int64_t now(const struct dial *dial)
-{
-	return loop_now(dial->dials->peerd->loop);
-}
-
-static int64_t time_left(const struct dial *dial)
-{
-	return dial->deadline - now(dial);
 }
 
 /* ---- the end of a dial ---- */
@@ -151,11 +94,11 @@ static void log_failure(const struct dial *dial, const char *message)
 		 "user=%.64s attempts=%zu ms=%lld conn=%s",
 		message, dial->request->agent_id, dial->request->service,
 		dial->request->source, dial->request->user,
-		dial->attempts.count, (long long)(now(dial) - dial->started),
-		hex);
+		dial->attempts.count,
+		(long long)(dial_now(dial) - dial->started), hex);
 }
 
-static void dial_fail(
+void dial_fail(
 	struct dial *dial, Peerway__Ipc__DialCode code, const char *message)
 {
 	Peerway__Ipc__DialFailed failed = PEERWAY__IPC__DIAL_FAILED__INIT;
@@ -189,64 +132,15 @@ static void reply_ok(struct dial *dial, Peerway__Ipc__Route route,
 			IPC_DIAL_OK, &ok.base, -1);
 }
 
-/* An attempt has failed: go on, or give up. */
-static void attempt_failed(
-	struct dial *dial, Peerway__Ipc__DialCode code, const char *message)
+void dial_taken(struct dial *dial, uint32_t worker)
 {
-	attempts_end(&dial->attempts, message, now(dial));
-	if (!refusal_may_retry(code)) {
-		dial_fail(dial, code, message);
-		return;
-	}
-	if (code != CODE(OFFLINE))
-		dial->worst = code;
-	ask_next(dial);
-}
-
-/* ---- a sibling ---- */
-
-static void on_sibling_answer(void *arg, const struct ask_answer *answer)
-{
-	struct dial *dial = arg;
 	struct peerd *peerd = dial->dials->peerd;
 
-	dial->ask = 0;
-	if (answer->code != CODE(CODE_NONE)) {
-		attempt_failed(dial, answer->code, answer->message);
-		return;
-	}
-	attempts_end(&dial->attempts, NULL, now(dial));
+	attempts_end(&dial->attempts, NULL, dial_now(dial));
 	metric_add(&peerd->metrics, METER_DIALS_SIBLING, 1);
-	reply_ok(dial, PEERWAY__IPC__ROUTE__ROUTE_SIBLING, peerd->id,
-		answer->worker);
+	reply_ok(dial, PEERWAY__IPC__ROUTE__ROUTE_SIBLING, peerd->id, worker);
 	dial_end(dial, false);
 }
-
-static void ask_sibling(struct dial *dial, const struct tunnel_entry *tunnel)
-{
-	struct peerd *peerd = dial->dials->peerd;
-	Peerway__Ipc__Dial ask = *dial->request;
-	int copy = fcntl(dial->fd, F_DUPFD_CLOEXEC, 0);
-
-	attempts_begin(&dial->attempts, PEERWAY__IPC__ROUTE__ROUTE_SIBLING,
-		peerd->id, now(dial));
-	if (copy < 0) {
-		attempt_failed(dial, CODE(INTERNAL),
-			"this proxy is out of descriptors");
-		return;
-	}
-	ask.connection_id.data = dial->connection_id;
-	ask.connection_id.len = CONNECTION_ID_SIZE;
-	ask.deadline_ms = (uint32_t)time_left(dial);
-	ask.from_peer = false;
-	dial->ask = asks_start(peerd->switchboard->asks, tunnel->link, &ask,
-		copy, on_sibling_answer, dial);
-	if (!dial->ask)
-		attempt_failed(dial, CODE(OFFLINE),
-			"the worker that held the tunnel has gone");
-}
-
-/* ---- a peer ---- */
 
 static void on_stream_end(void *arg, const struct stream_result *result)
 {
@@ -262,19 +156,19 @@ static void on_stream_end(void *arg, const struct stream_result *result)
 		dial->request->service, dial->request->source,
 		dial->request->user, (unsigned long long)result->sent,
 		(unsigned long long)result->received,
-		(long long)(now(dial) - dial->started), hex);
+		(long long)(dial_now(dial) - dial->started), hex);
 	dial->stream = NULL;
 	TAILQ_REMOVE(&dial->dials->joined, dial, entry);
 	dial->dials->joined_count--;
 	loop_free_later(dial->dials->peerd->loop, dial_free, dial);
 }
 
-static void join(struct dial *dial, struct client_call *call)
+void dial_join(struct dial *dial, struct client_call *call)
 {
 	struct dials *dials = dial->dials;
 	int fd = dial->fd;
 
-	attempts_end(&dial->attempts, NULL, now(dial));
+	attempts_end(&dial->attempts, NULL, dial_now(dial));
 	metric_add(&dials->peerd->metrics, METER_DIALS_PEER, 1);
 	reply_ok(dial, PEERWAY__IPC__ROUTE__ROUTE_PEER, dial->proxy_id, 0);
 	leave_pending(dial);
@@ -285,139 +179,6 @@ static void join(struct dial *dial, struct client_call *call)
 		sock_nodelay(fd);
 	dial->stream =
 		client_join(call, fd, dial->request->raw, on_stream_end, dial);
-}
-
-static void on_peer_answer(void *arg, const struct client_answer *answer)
-{
-	struct dial *dial = arg;
-	struct client_call *call = dial->call;
-
-	dial->call = NULL;
-	if (answer->code == CODE(CODE_NONE))
-		join(dial, call);
-	else
-		attempt_failed(dial, answer->code, answer->text);
-}
-
-static void ask_peer(struct dial *dial, struct channel *channel)
-{
-	const struct request_fields fields = {
-		.agent_id = dial->request->agent_id,
-		.cluster = dial->dials->peerd->conf->cluster_name,
-		.type = dial->request->type,
-		.source = dial->request->source,
-		.service = dial->request->service,
-		.port = dial->request->port,
-	};
-	const struct client_dial setup = {
-		.fields = &fields,
-		.connection_id = dial->connection_id,
-		.user = dial->request->user,
-		.deadline_ms = candidates_share(time_left(dial),
-			candidates_untried(&dial->candidates) + 1),
-		.on_answer = on_peer_answer,
-		.arg = dial,
-	};
-
-	dial->call = client_dial(channel, &setup);
-}
-
-/* Adds who holds the agent, of those not yet asked. */
-static void add_candidate(struct dial *dial, const char *proxy_id)
-{
-	struct peerd *peerd = dial->dials->peerd;
-
-	if (strcmp(proxy_id, peerd->id) != 0)
-		candidates_add(&dial->candidates, proxy_id,
-			peers_health(peerd->peers, proxy_id));
-}
-
-static void add_holders(struct dial *dial)
-{
-	struct peerd *peerd = dial->dials->peerd;
-	struct cache_holder holders[CANDIDATES_MAX];
-	int count = peerd->cache ? cache_holders(peerd->cache,
-					   dial->request->agent_id, holders,
-					   CANDIDATES_MAX)
-				 : 0;
-
-	for (int i = 0; i < count; i++)
-		add_candidate(dial, holders[i].proxy_id);
-}
-
-/* ---- authd ---- */
-
-static void on_looked_up(void *arg, const Peerway__Ipc__LookupReply *reply)
-{
-	struct dial *dial = arg;
-
-	dial->lookup = 0;
-	if (reply->error[0]) {
-		log_debug("lookup failed: %s agent=%s", reply->error,
-			dial->request->agent_id);
-	} else {
-		for (size_t i = 0; i < reply->n_tunnels; i++)
-			add_candidate(dial, reply->tunnels[i]->proxy_id);
-	}
-	ask_next(dial);
-}
-
-static bool look_up(struct dial *dial)
-{
-	struct peerd *peerd = dial->dials->peerd;
-	int64_t limit = time_left(dial) / 2;
-
-	dial->looked_up = true;
-	if (limit > LOOKUP_MS)
-		limit = LOOKUP_MS;
-	dial->lookup = routed_link_lookup(peerd->routed,
-		dial->request->agent_id, (uint32_t)limit, on_looked_up, dial);
-	return dial->lookup != 0;
-}
-
-/* ---- whom to ask next ---- */
-
-static void give_up(struct dial *dial)
-{
-	Peerway__Ipc__DialCode code = dial->worst;
-
-	if (time_left(dial) <= 0)
-		dial_fail(dial, CODE(TIMED_OUT), "dial timeout");
-	else if (dial->attempts.count == 0)
-		dial_fail(dial, CODE(OFFLINE),
-			"agent is offline: no proxy holds a tunnel of it");
-	else
-		dial_fail(dial, code == CODE(CODE_NONE) ? CODE(OFFLINE) : code,
-			"agent is offline: every proxy that holds a tunnel of "
-			"it has failed");
-}
-
-static void ask_next(struct dial *dial)
-{
-	struct peerd *peerd = dial->dials->peerd;
-
-	while (time_left(dial) > 0 && !dial->request->from_peer) {
-		struct candidate *candidate =
-			candidates_next(&dial->candidates);
-		struct channel *channel;
-
-		if (!candidate) {
-			if (!dial->looked_up && look_up(dial))
-				return;
-			break;
-		}
-		strcpy(dial->proxy_id, candidate->proxy_id);
-		attempts_begin(&dial->attempts, PEERWAY__IPC__ROUTE__ROUTE_PEER,
-			dial->proxy_id, now(dial));
-		channel = peers_channel(peerd->peers, dial->proxy_id);
-		if (channel) {
-			ask_peer(dial, channel);
-			return;
-		}
-		attempts_end(&dial->attempts,
-			"this proxy does not take part in peering", now(dial));
-	}
-	give_up(dial);
 }
 
 /* ---- from the worker ---- */
@@ -447,7 +208,7 @@ static struct dial *dial_new(struct dials *dials, uint64_t link,
 	dial->id = request->id;
 	dial->request = copy_request(request);
 	dial->fd = fd;
-	dial->started = now(dial);
+	dial->started = dial_now(dial);
 	if (request->deadline_ms && request->deadline_ms < limit)
 		limit = request->deadline_ms;
 	dial->deadline = dial->started + limit;
@@ -482,35 +243,13 @@ void dials_begin(struct dials *dials, uint64_t link,
 	const Peerway__Ipc__Dial *request, int fd)
 {
 	struct dial *dial = dial_new(dials, link, request, fd);
-	const struct tunnel_entry *tunnel;
 	const char *why = admit(dial);
 
 	if (why) {
 		dial_fail(dial, CODE(INTERNAL), why);
 		return;
 	}
-	add_holders(dial);
-	tunnel = tunnels_find(
-		dials->peerd->switchboard->tunnels, dial->request->agent_id);
-	if (tunnel)
-		ask_sibling(dial, tunnel);
-	else
-		ask_next(dial);
-}
-
-/* Lets go of what is pending; no callback follows. */
-static void stop_waiting(struct dial *dial)
-{
-	struct peerd *peerd = dial->dials->peerd;
-
-	if (dial->ask)
-		asks_cancel(peerd->switchboard->asks, dial->ask);
-	if (dial->lookup)
-		routed_link_cancel(peerd->routed, dial->lookup);
-	if (dial->call)
-		client_cancel(dial->call);
-	dial->ask = dial->lookup = 0;
-	dial->call = NULL;
+	dial_route(dial);
 }
 
 void dials_cancel(struct dials *dials, uint64_t link, uint64_t id)
@@ -521,7 +260,7 @@ void dials_cancel(struct dials *dials, uint64_t link, uint64_t id)
 
 	if (!dial)
 		return;
-	stop_waiting(dial);
+	dial_stop_asking(dial);
 	log_debug("dial cancelled: the client has gone agent=%s",
 		dial->request->agent_id);
 	dial_end(dial, true);
@@ -539,7 +278,7 @@ void dials_worker_gone(struct dials *dials, uint64_t link)
 			tdelete(dial, &dials->by_id, compare);
 			dial->link = 0;
 		} else {
-			stop_waiting(dial);
+			dial_stop_asking(dial);
 			dial_end(dial, false);
 		}
 	}
@@ -560,7 +299,7 @@ void dials_cut_all(struct dials *dials)
 	struct dial *dial;
 
 	while ((dial = TAILQ_FIRST(&dials->pending))) {
-		stop_waiting(dial);
+		dial_stop_asking(dial);
 		dial_fail(dial, CODE(OFFLINE), "this proxy is stopping");
 	}
 	TAILQ_FOREACH (dial, &dials->joined, entry)
