@@ -85,7 +85,15 @@ static void on_tick(void *arg)
 		maybe_trim(tunnel, now);
 	}
 	tunnel_stream_free_orphans(hub, now);
-	if (!TAILQ_EMPTY(&hub->tunnels) || !TAILQ_EMPTY(&hub->orphans))
+	tunnel_linger_expire(hub, now);
+	if (!TAILQ_EMPTY(&hub->tunnels) || !TAILQ_EMPTY(&hub->orphans) ||
+		!TAILQ_EMPTY(&hub->lingers))
+		timer_set(hub->tick, tick_ms(hub));
+}
+
+void tunnel_hub_watch_time(struct tunnel_hub *hub)
+{
+	if (!timer_is_set(hub->tick))
 		timer_set(hub->tick, tick_ms(hub));
 }
 
@@ -97,6 +105,7 @@ struct tunnel_hub *tunnel_hub_new(
 	hub->loop = loop;
 	TAILQ_INIT(&hub->tunnels);
 	TAILQ_INIT(&hub->orphans);
+	TAILQ_INIT(&hub->lingers);
 	hub->tick = timer_new(loop, on_tick, hub);
 	hub->read_buf = xcalloc(TUNNEL_PASS_RECORDS, TUNNEL_RECORD);
 	hub->gather = xcalloc(1, TUNNEL_RECORD);
@@ -118,6 +127,7 @@ void tunnel_hub_free(struct tunnel_hub *hub)
 	if (!hub)
 		return;
 	tunnel_stream_free_orphans(hub, INT64_MAX);
+	tunnel_linger_expire(hub, INT64_MAX);
 	nghttp2_session_callbacks_del(hub->callbacks);
 	nghttp2_option_del(hub->options[TUNNEL_PROXY]);
 	nghttp2_option_del(hub->options[TUNNEL_AGENT]);
@@ -171,8 +181,7 @@ struct tunnel *tunnel_new(struct tunnel_hub *hub, enum tunnel_role role,
 	TAILQ_INIT(&tunnel->zombies);
 	TAILQ_INSERT_TAIL(&hub->tunnels, tunnel, entry);
 	hub->tunnel_count++;
-	if (!timer_is_set(hub->tick))
-		timer_set(hub->tick, tick_ms(hub));
+	tunnel_hub_watch_time(hub);
 	prepare_socket(tunnel);
 	if (tunnel_session_start(tunnel) < 0)
 		tunnel_drop(tunnel, "cannot start HTTP/2: out of memory");

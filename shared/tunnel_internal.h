@@ -9,6 +9,7 @@
  *   tunnel_session.c  settings and callbacks of nghttp2
  *   tunnel_stream.c   life of a stream
  *   tunnel_flow.c     bytes between a stream and its channel
+ *   tunnel_linger.c   channels that are closed with patience
  *   tunnel_message.c  heads of requests and answers, small bodies
  *   tunnel_window.c, tunnel_queue.c, tunnel_mem.c   parts without a view
  *
@@ -46,6 +47,7 @@
 #define TUNNEL_EXCHANGE_MS 30000  /* answer to tunnel_exchange() */
 #define TUNNEL_CLOSE_WAIT_MS 1000 /* for the peer's end after ours */
 #define TUNNEL_ORPHAN_MS 60000	  /* last bytes of a lost tunnel's stream */
+#define TUNNEL_LINGER_MS 5000	  /* input of a channel that has got its end */
 #define TUNNEL_IDLE_MS 1000	  /* then memory between frames is given back */
 /* Tunnels whose session memory comes from slots; 1.6 GB of address space. */
 #define TUNNEL_PROXY_SLOTS 16384
@@ -54,6 +56,7 @@
 
 TAILQ_HEAD(tunnel_list, tunnel);
 TAILQ_HEAD(tunnel_stream_list, tunnel_stream);
+TAILQ_HEAD(tunnel_linger_list, tunnel_linger);
 
 /* DATA that lies in the hub's read buffer; pieces of a stream are chained. */
 struct tunnel_piece {
@@ -67,6 +70,7 @@ struct tunnel_hub {
 	struct tunnel_settings settings;
 	struct tunnel_list tunnels;
 	struct tunnel_stream_list orphans;
+	struct tunnel_linger_list lingers;
 	struct timer *tick; /* liveness of all tunnels */
 	nghttp2_session_callbacks *callbacks;
 	nghttp2_option *options[2]; /* by role */
@@ -216,6 +220,9 @@ void tunnel_begin_closing(struct tunnel *tunnel);
 void tunnel_destroy(struct tunnel *tunnel);
 int64_t tunnel_clock_us(void);
 
+/* The hub's timer runs while there is something to watch. */
+void tunnel_hub_watch_time(struct tunnel_hub *hub);
+
 /* tunnel_io.c */
 void tunnel_io_ready(void *arg);
 void tunnel_io_task(struct loop_task *task);
@@ -256,6 +263,11 @@ void tunnel_flow_credit(struct tunnel_stream *stream, size_t len);
 /* Writes out the pieces of all touched streams and settles their ends. */
 void tunnel_flow_settle(struct tunnel *tunnel);
 void tunnel_flow_drop_held(struct tunnel_stream *stream);
+
+/* tunnel_linger.c */
+/* Takes chan, whose end was sent; closes it when its input has ended. */
+void tunnel_linger(struct tunnel_hub *hub, struct chan *chan);
+void tunnel_linger_expire(struct tunnel_hub *hub, int64_t now);
 
 /* tunnel_message.c */
 /* Agent: a head is about to come. */

@@ -94,6 +94,23 @@ static void end_in_session(struct tunnel_stream *stream, int error)
 		stream->tunnel->session, NGHTTP2_FLAG_NONE, stream->id, code);
 }
 
+static void close_channel(struct tunnel_stream *stream, int error)
+{
+	struct chan *chan = stream->chan;
+
+	stream->chan = NULL;
+	if (!chan)
+		return;
+	if (stream->in_shut && error == -EPIPE) {
+		tunnel_linger(stream->hub, chan);
+		return;
+	}
+	/* A torn stream must not look like a whole one. */
+	if (error && !stream->in_shut)
+		chan_abort(chan);
+	chan_free(chan);
+}
+
 void tunnel_stream_finish(struct tunnel_stream *stream, int error)
 {
 	if (stream->ended)
@@ -104,11 +121,7 @@ void tunnel_stream_finish(struct tunnel_stream *stream, int error)
 	tunnel_queue_clear(&stream->out);
 	timer_free(stream->timer);
 	stream->timer = NULL;
-	/* A torn stream must not look like a whole one. */
-	if (stream->chan && error && !stream->in_shut)
-		chan_abort(stream->chan);
-	chan_free(stream->chan);
-	stream->chan = NULL;
+	close_channel(stream, error);
 	if (!stream->tunnel) {
 		TAILQ_REMOVE(&stream->hub->orphans, stream, entry);
 		free_stream(stream);

@@ -22,6 +22,8 @@
 #include <setjmp.h>
 
 #include <cmocka.h>
+#include <netinet/in.h>
+#include <unistd.h>
 
 #include "shared/sock.h"
 #include "shared/tunnel.h"
@@ -36,6 +38,7 @@ struct pair {
 	struct endpoint client;
 	struct endpoint service;
 	struct tunnel_stream *stream; /* the proxy's */
+	bool tcp;		      /* the client comes by TCP */
 	struct chan *joined;	      /* the proxy's side of the client */
 	int status;
 	char reason[64];
@@ -65,6 +68,31 @@ static inline void plain_pair(struct loop *loop, struct chan *chans[2])
 	int fds[2];
 
 	assert_int_equal(sock_pair(fds), 0);
+	chans[0] = chan_new_fd(loop, fds[0]);
+	chans[1] = chan_new_fd(loop, fds[1]);
+}
+
+/* The same over TCP, where a reset destroys what was sent before it. */
+static inline void tcp_pair(struct loop *loop, struct chan *chans[2])
+{
+	struct sock_addr addr;
+	int listener;
+	int fds[2];
+
+	assert_int_equal(sock_parse("127.0.0.1:1", 1, &addr), 0);
+	((struct sockaddr_in *)&addr.ss)->sin_port = 0;
+	listener = sock_listen(&addr, false, 1);
+	assert_true(listener >= 0);
+	addr.len = sizeof(addr.ss);
+	getsockname(listener, (struct sockaddr *)&addr.ss, &addr.len);
+	fds[1] = sock_connect(&addr);
+	assert_true(fds[1] >= 0);
+	do {
+		fds[0] = accept4(
+			listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+	} while (fds[0] < 0 && errno == EAGAIN);
+	assert_true(fds[0] >= 0);
+	close(listener);
 	chans[0] = chan_new_fd(loop, fds[0]);
 	chans[1] = chan_new_fd(loop, fds[1]);
 }
@@ -316,7 +344,10 @@ static inline int pair_open_to(struct pair *pair, const char *authority)
 		1, 5000, &pair_ops, pair, &pair->stream);
 	if (ret < 0)
 		return ret;
-	plain_pair(scene->loop, chans);
+	if (pair->tcp)
+		tcp_pair(scene->loop, chans);
+	else
+		plain_pair(scene->loop, chans);
 	pair->joined = chans[0];
 	endpoint_start(&pair->client, scene->loop, chans[1], 2 * pair->number,
 		2 * pair->number + 1, pair->client.to_send);
