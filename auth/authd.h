@@ -31,6 +31,7 @@ struct authd {
 	struct diag *diag;
 	struct metrics metrics;
 	int64_t started; /* loop_now() */
+	bool stopping;	 /* a start that is under way goes no further */
 
 	TAILQ_HEAD(, watcher) watchers;
 	unsigned watcher_count;

@@ -51,8 +51,11 @@ static void on_terminate(int signal, void *arg)
 {
 	struct authd *auth = arg;
 
+	if (auth->stopping)
+		return;
 	log_info("stopping: signal=%d", signal);
 	daemon_notify("STOPPING=1");
+	auth->stopping = true;
 	if (auth->server)
 		service_stop(auth, on_stopped);
 	else

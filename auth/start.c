@@ -116,6 +116,8 @@ static void listen_all(struct authd *auth)
 	struct backend_info info;
 	char *error = NULL;
 
+	if (auth->stopping)
+		return;
 	renew_own(auth);
 	if (!auth->identity)
 		die("cannot start: no certificate of its own");

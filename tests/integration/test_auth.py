@@ -894,3 +894,20 @@ def test_keys_are_nobody_elses(authd):
     assert directory.stat().st_mode & 0o777 == 0o700
     for path in directory.iterdir():
         assert path.stat().st_mode & 0o777 == 0o600, path
+
+
+def test_stopped_while_it_starts(own_authd):
+    """SIGTERM at any moment ends it in order."""
+    authd = own_authd
+    authd.daemon.stop()
+    for ms in range(0, 60, 4):
+        authd.daemon.start()
+        time.sleep(0.01 + ms / 1000)
+        status = authd.daemon.stop()
+        # before its signal handlers are there, the signal itself ends it
+        assert status in (0, -signal.SIGTERM), (ms, status)
+    authd.daemon.start()
+    authd.daemon.wait_ready()
+    authd.daemon.send_signal(signal.SIGINT)
+    assert authd.daemon.stop() == 0
+    assert "ERROR" not in authd.daemon.log_text(whole=True)
