@@ -100,23 +100,37 @@ static void take_certificate(
 	finish(join, error ? JOIN_FAILED : JOIN_DONE, error);
 }
 
+/* What the operator can do about a refusal; gives. */
+static char *advice(const struct join *join, int status)
+{
+	if (status == 409)
+		return xasprintf("another host has this name or uuid: set "
+				 "another agent_service.name, or, if this "
+				 "host was copied, remove %s and the "
+				 "host_uuid beside it",
+			join->directory);
+	if (join->token_file)
+		return xasprintf("make a new token with `peerctl token add "
+				 "--role node` and put it into %s",
+			join->token_file);
+	return xasprintf(
+		"remove %s and join with a new token", join->directory);
+}
+
 static void take_refusal(struct join *join, const struct https_result *result)
 {
 	char *text = answer_text(result);
-	char *why;
+	char *help = NULL, *why;
 
-	if (result->status >= 500)
+	if (result->status >= 500) {
 		why = xasprintf(
 			"the proxy answered %d: %s", result->status, text);
-	else if (join->token_file)
-		why = xasprintf("refused: %s (status %d): make a new token "
-				"with `peerctl token add --role node` and put "
-				"it into %s",
-			text, result->status, join->token_file);
-	else
-		why = xasprintf("refused: %s (status %d): remove %s and join "
-				"with a new token",
-			text, result->status, join->directory);
+	} else {
+		help = advice(join, result->status);
+		why = xasprintf("refused: %s (status %d): %s", text,
+			result->status, help);
+	}
+	free(help);
 	free(text);
 	finish(join, result->status >= 500 ? JOIN_FAILED : JOIN_REFUSED, why);
 }
