@@ -49,10 +49,11 @@ struct pool {
 	struct find *find;
 	unsigned find_turn;
 	int64_t find_not_before;
-	int64_t introduced_at; /* no attempt before; 0: not asked yet */
+	bool introduced; /* the first question was answered, or failed */
+
+	int64_t attempts_from; /* no attempt before */
 
 	bool stopping;
-	uint32_t linger_ms;
 	void (*on_stopped)(void *arg);
 	void *stopped_arg;
 };
@@ -129,6 +130,7 @@ static void lose(struct member *member)
 	int64_t now = loop_now(pool->config.loop);
 
 	tracker_release(pool->tracker, id);
+	pool->attempts_from = now + attempts_random() % POOL_LOST_MS;
 	candidates_failed(
 		pool->candidates, member->key, now, attempts_random());
 	if (strcmp(id, member->key) != 0)
@@ -247,7 +249,9 @@ static void on_found(
 	struct pool *pool = arg;
 
 	pool->find = NULL;
-	pool->introduced_at = loop_now(pool->config.loop);
+	if (!pool->introduced)
+		pool->attempts_from = loop_now(pool->config.loop);
+	pool->introduced = true;
 	if (discovery)
 		learn(pool, discovery);
 	else
@@ -273,8 +277,8 @@ static void ask_for_fleet(struct pool *pool, int64_t now)
 		return;
 	pool->find_turn++;
 	pool->find_not_before = now + FIND_MS;
-	if (!pool->introduced_at)
-		pool->introduced_at = now + POOL_INTRODUCTION_MS;
+	if (!pool->introduced)
+		pool->attempts_from = now + POOL_INTRODUCTION_MS;
 	pool->find = find_new(
 		pool->config.loop, pool->config.resolver, &to, on_found, pool);
 }
@@ -316,7 +320,7 @@ static void on_review(struct loop_task *task)
 	if (due < next)
 		next = due;
 	ask_for_fleet(pool, now);
-	due = pool->introduced_at;
+	due = pool->attempts_from;
 	if (due <= now)
 		due = attempts_review(pool->attempts, pool->ctx, now);
 	if (due < next)

@@ -15,6 +15,9 @@
 
 /* So long the first attempt waits for what /webapi/find says of the fleet. */
 #define POOL_INTRODUCTION_MS 3000
+/* After a tunnel was lost, the next attempt waits for up to so long: all agents
+ * of that proxy have lost theirs. */
+#define POOL_LOST_MS 1000
 /* Surplus tunnels are closed when they have been surplus for so long: a fleet
  * in the middle of a restart changes its mind. */
 #define POOL_SURPLUS_MS 5000
