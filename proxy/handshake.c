@@ -50,6 +50,15 @@ static void end(
 	listener_resume_all(worker);
 }
 
+/* Clients above max_clients are told so when they have said what they want;
+ * of these, too, there is an end, since no certificate was asked for. */
+static bool is_crowded(const struct worker *worker)
+{
+	const struct conf_proxy *conf = &worker->conf->proxy;
+
+	return worker->client_count >= conf->max_clients + conf->max_handshakes;
+}
+
 static void hand_on(struct handshake *handshake)
 {
 	struct worker *worker = handshake->worker;
@@ -59,6 +68,10 @@ static void hand_on(struct handshake *handshake)
 	if (handshake->tunnels_only && kind != TRUST_TUNNEL) {
 		end(handshake, PROXY_HANDSHAKE_NOT_NODE,
 			"ALPN " TLS_ALPN_TUNNEL " is required here");
+		return;
+	}
+	if (kind != TRUST_TUNNEL && is_crowded(worker)) {
+		end(handshake, PROXY_HANDSHAKE_LIMIT, "too many clients");
 		return;
 	}
 	handshake->chan = NULL;

@@ -106,6 +106,17 @@ def test_one_client_too_many_is_told_so(proxy):
         session.close()
 
 
+def test_a_crowd_without_certificates_has_an_end(proxy):
+    """max_clients + max_handshakes connections that ask for nothing."""
+    crowd = [tls(proxy, identity=False) for _ in range(CLIENTS + HANDSHAKES)]
+    with tls(proxy) as stream:  # whose handshake is done, and no more
+        assert stream.ended(HANDSHAKE_SECONDS / 2)
+    for stream in crowd:
+        stream.close()
+    metrics = proxy.proxy.metrics()
+    assert metrics['peerway_proxy_handshakes_total{outcome="limit"}'] == 1
+
+
 @pytest.mark.parametrize(
     "request_text, alpn, status",
     [
