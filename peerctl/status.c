@@ -191,23 +191,31 @@ static void print_daemons(const struct answers *answers)
 
 static void print_peers(const json_t *peers)
 {
-	static const char *const headings[] = {"PEER", "ID", "ADDRESS", "STATE",
-		"STREAMS", "SENT", "RECEIVED", "SINCE", "LAST ERROR", NULL};
+	/* What is wrong, first: it must be seen on 80 columns. */
+	static const char *const headings[] = {"PEER", "STATE", "MS", "STREAMS",
+		"SINCE", "LAST ERROR", "ADDRESS", "SENT", "RECEIVED", "ID",
+		NULL};
 	struct table *table = table_new(headings);
 	size_t i;
 	json_t *peer;
 
 	json_array_foreach(peers, i, peer)
 	{
+		const json_t *ms = json_object_get(peer, "latency_ms");
+
 		table_member(table, peer, "hostname");
-		table_member(table, peer, "id");
-		table_member(table, peer, "addr");
 		table_member(table, peer, "state");
+		if (json_real_value(ms) > 0)
+			table_cell(table, "%.1f", json_real_value(ms));
+		else
+			table_cell(table, "-");
 		table_member(table, peer, "streams");
-		table_member(table, peer, "bytes_sent");
-		table_member(table, peer, "bytes_received");
 		table_member(table, peer, "since");
 		table_member(table, peer, "last_error");
+		table_member(table, peer, "addr");
+		table_member(table, peer, "bytes_sent");
+		table_member(table, peer, "bytes_received");
+		table_member(table, peer, "id");
 	}
 	if (table_rows(table)) {
 		putchar('\n');

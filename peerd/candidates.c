@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The order of attempts for dial.c: see candidates.h. Sequential and without
- * hedging like the reference, but what is known to be down comes last.
+ * hedging like the reference, but what answers fast comes first and what is
+ * known to be down comes last.
  */
 #include "peerd/candidates.h"
 
@@ -9,7 +10,7 @@
 #include <string.h>
 
 bool candidates_add(struct candidates *candidates, const char *proxy_id,
-	enum candidate_health health)
+	struct candidate_rank rank)
 {
 	struct candidate *new;
 
@@ -21,9 +22,22 @@ bool candidates_add(struct candidates *candidates, const char *proxy_id,
 		return false;
 	new = &candidates->list[candidates->count++];
 	snprintf(new->proxy_id, sizeof(new->proxy_id), "%s", proxy_id);
-	new->health = health;
+	new->rank = rank;
 	new->tried = false;
 	return true;
+}
+
+/* Differences of latency below this are noise. */
+#define NOISE_US 2000
+
+static bool is_before(
+	const struct candidate_rank *a, const struct candidate_rank *b)
+{
+	if (a->health != b->health)
+		return a->health < b->health;
+	if (a->far != b->far)
+		return b->far;
+	return a->latency_us + NOISE_US < b->latency_us;
 }
 
 struct candidate *candidates_next(struct candidates *candidates)
@@ -33,7 +47,8 @@ struct candidate *candidates_next(struct candidates *candidates)
 	for (size_t i = 0; i < candidates->count; i++) {
 		struct candidate *this = &candidates->list[i];
 
-		if (!this->tried && (!best || this->health < best->health))
+		if (!this->tried &&
+			(!best || is_before(&this->rank, &best->rank)))
 			best = this;
 	}
 	if (best)

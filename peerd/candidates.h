@@ -14,14 +14,22 @@
 
 enum candidate_health {
 	CANDIDATE_READY,       /* connected, serving */
+	CANDIDATE_DEGRADED,    /* connected, slow or in trouble */
 	CANDIDATE_UNKNOWN,     /* connecting */
 	CANDIDATE_DRAINING,    /* connected or not, about to leave */
-	CANDIDATE_UNREACHABLE, /* the last attempt to connect failed */
+	CANDIDATE_UNREACHABLE, /* not connected, or silent */
+};
+
+/* Who comes first: by health, then of our own region, then by latency. */
+struct candidate_rank {
+	enum candidate_health health;
+	bool far;	    /* of another region */
+	int64_t latency_us; /* 0: not known */
 };
 
 struct candidate {
 	char proxy_id[37];
-	enum candidate_health health;
+	struct candidate_rank rank;
 	bool tried;
 };
 
@@ -32,8 +40,8 @@ struct candidates {
 
 /* False when it is there already, or the list is full. */
 bool candidates_add(struct candidates *candidates, const char *proxy_id,
-	enum candidate_health health);
-/* The best untried one, marked as tried: by health, else as they were added.
+	struct candidate_rank rank);
+/* The best untried one, marked as tried: by rank, else as they were added.
  * NULL: none is left. */
 struct candidate *candidates_next(struct candidates *candidates);
 size_t candidates_untried(const struct candidates *candidates);

@@ -117,7 +117,7 @@ static void add_candidate(struct dial *dial, const char *proxy_id)
 
 	if (strcmp(proxy_id, peerd->id) != 0)
 		candidates_add(&dial->candidates, proxy_id,
-			peers_health(peerd->peers, proxy_id));
+			peers_rank(peerd->peers, proxy_id));
 }
 
 static void add_holders(struct dial *dial)

@@ -3,9 +3,11 @@
 #include "peerd/meters.h"
 
 #include <dirent.h>
+#include <stdio.h>
 #include <stdlib.h>
 
-#include "shared/alloc.h"
+#include "peerd/peerd.h"
+#include "peerd/peers.h"
 
 const struct metric meters_table[METER_COUNT] = {
 	[METER_STREAMS_CALLER] = {"peerway_peerd_streams", "side=\"caller\"",
@@ -39,6 +41,10 @@ const struct metric meters_table[METER_COUNT] = {
 		"state=\"connecting\"", "other proxies by state", true},
 	[METER_PEERS_READY] = {"peerway_peerd_peers", "state=\"ready\"", NULL,
 		true},
+	[METER_PEERS_DEGRADED] = {"peerway_peerd_peers", "state=\"degraded\"",
+		NULL, true},
+	[METER_PEERS_DRAINING] = {"peerway_peerd_peers", "state=\"draining\"",
+		NULL, true},
 	[METER_PEERS_UNREACHABLE] = {"peerway_peerd_peers",
 		"state=\"unreachable\"", NULL, true},
 	[METER_WORKERS] = {"peerway_peerd_workers", NULL,
@@ -47,19 +53,36 @@ const struct metric meters_table[METER_COUNT] = {
 		"agents' tunnels that end on this host", true},
 };
 
-char *meters_more(void *arg)
+static void put_open_fds(FILE *out)
 {
 	DIR *dir = opendir("/proc/self/fd");
 	long count = 0;
 
 	if (!dir)
-		return NULL;
+		return;
 	while (readdir(dir))
 		count++;
 	closedir(dir);
 	/* ".", ".." and the directory's own */
-	return xasprintf("# HELP process_open_fds open descriptors\n"
-			 "# TYPE process_open_fds gauge\n"
-			 "process_open_fds %ld\n",
+	fprintf(out,
+		"# HELP process_open_fds open descriptors\n"
+		"# TYPE process_open_fds gauge\n"
+		"process_open_fds %ld\n",
 		count - 3);
+}
+
+char *meters_more(void *arg)
+{
+	const struct peerd *peerd = arg;
+	char *text = NULL;
+	size_t len = 0;
+	FILE *out = open_memstream(&text, &len);
+
+	if (!out)
+		return NULL;
+	put_open_fds(out);
+	if (peerd->peers)
+		peers_metrics(peerd->peers, out);
+	fclose(out);
+	return text;
 }

@@ -20,6 +20,8 @@ enum meter {
 	METER_SERVED_DENIED,
 	METER_PEERS_CONNECTING,
 	METER_PEERS_READY,
+	METER_PEERS_DEGRADED,
+	METER_PEERS_DRAINING,
 	METER_PEERS_UNREACHABLE,
 	METER_WORKERS,
 	METER_TUNNELS,
@@ -28,5 +30,6 @@ enum meter {
 
 extern const struct metric meters_table[METER_COUNT];
 
-/* Lines for what is read when asked: open descriptors. Gives, to free(). */
+/* Lines for what is read when asked: open descriptors, the peers one by one.
+ * arg: struct peerd. Gives, to free(). */
 char *meters_more(void *arg);

@@ -15,8 +15,9 @@
 #include <sys/queue.h>
 
 #include "peerd/clock_text.h"
+#include "peerd/health.h"
 #include "peerd/meters.h"
-#include "peerd/probe.h"
+#include "peerd/ping.h"
 #include "shared/alloc.h"
 #include "shared/log.h"
 #include "shared/sock.h"
@@ -29,7 +30,12 @@ struct peer {
 	char addr[SOCK_ADDR_MAX];
 	bool draining;
 	bool seen; /* in the records that are being read */
+	bool near; /* of our own region */
+	char group[64];
 	struct channel *channel;
+	struct health health;
+	struct ping *ping;	/* under way */
+	struct timer *ping_due; /* the next one */
 };
 
 struct peers {
@@ -58,55 +64,159 @@ static struct peer *find(const struct peers *peers, const char *id)
 	return NULL;
 }
 
-static const char *state_name(const struct peer *peer)
+/* What an operator is told, and what orders dials. */
+enum peer_state {
+	PEER_CONNECTING,
+	PEER_READY,
+	PEER_DEGRADED,
+	PEER_DRAINING,
+	PEER_UNREACHABLE,
+	PEER_STATES,
+};
+
+static const struct {
+	const char *name;
+	enum candidate_health health;
+	enum meter meter;
+} states[PEER_STATES] = {
+	[PEER_CONNECTING] = {"connecting", CANDIDATE_UNKNOWN,
+		METER_PEERS_CONNECTING},
+	[PEER_READY] = {"ready", CANDIDATE_READY, METER_PEERS_READY},
+	[PEER_DEGRADED] = {"degraded", CANDIDATE_DEGRADED,
+		METER_PEERS_DEGRADED},
+	[PEER_DRAINING] = {"draining", CANDIDATE_DRAINING,
+		METER_PEERS_DRAINING},
+	[PEER_UNREACHABLE] = {"unreachable", CANDIDATE_UNREACHABLE,
+		METER_PEERS_UNREACHABLE},
+};
+
+static enum peer_state state_of(const struct peer *peer)
 {
-	switch (channel_state(peer->channel)) {
-	case CHANNEL_READY:
-		return "ready";
-	case CHANNEL_UNREACHABLE:
-		return "unreachable";
-	case CHANNEL_CONNECTING:
-		break;
-	}
-	return "connecting";
+	enum channel_state channel = channel_state(peer->channel);
+
+	if (channel == CHANNEL_UNREACHABLE ||
+		peer->health.verdict == HEALTH_SILENT)
+		return PEER_UNREACHABLE;
+	if (peer->draining)
+		return PEER_DRAINING;
+	if (channel == CHANNEL_CONNECTING)
+		return PEER_CONNECTING;
+	return peer->health.verdict == HEALTH_DEGRADED ? PEER_DEGRADED
+						       : PEER_READY;
 }
 
 static void count_states(struct peers *peers)
 {
-	int64_t counts[3] = {0};
 	struct metrics *metrics = &peers->peerd->metrics;
+	int64_t counts[PEER_STATES] = {0};
 	struct peer *peer;
 
 	TAILQ_FOREACH (peer, &peers->list, entry)
-		counts[channel_state(peer->channel)]++;
-	metric_set(metrics, METER_PEERS_CONNECTING, counts[CHANNEL_CONNECTING]);
-	metric_set(metrics, METER_PEERS_READY, counts[CHANNEL_READY]);
-	metric_set(
-		metrics, METER_PEERS_UNREACHABLE, counts[CHANNEL_UNREACHABLE]);
+		counts[state_of(peer)]++;
+	for (int i = 0; i < PEER_STATES; i++)
+		metric_set(metrics, states[i].meter, counts[i]);
+}
+
+/* ---- pings ---- */
+
+static enum health_result result_of(grpc_status_code status)
+{
+	switch (status) {
+	case GRPC_STATUS_OK:
+	case GRPC_STATUS_UNIMPLEMENTED: /* a peer from before there were pings
+					 */
+		return HEALTH_ANSWERED;
+	case GRPC_STATUS_UNAVAILABLE:
+	case GRPC_STATUS_DEADLINE_EXCEEDED:
+		return HEALTH_MISSED;
+	default:
+		return HEALTH_ERROR;
+	}
+}
+
+static void log_verdict(const struct peer *peer, const char *text)
+{
+	if (peer->health.verdict == HEALTH_GOOD)
+		log_info("peer answers: peer=%s addr=%s latency_us=%lld",
+			peer->id, peer->addr,
+			(long long)peer->health.latency_us);
+	else if (peer->health.verdict == HEALTH_DEGRADED)
+		log_warn("peer degraded: %s peer=%s addr=%s last_us=%lld", text,
+			peer->id, peer->addr, (long long)peer->health.last_us);
+	else
+		log_warn("peer unreachable: %s peer=%s addr=%s", text, peer->id,
+			peer->addr);
+}
+
+static void on_pong(void *arg, const struct ping_answer *answer)
+{
+	struct peer *peer = arg;
+	enum health_result result = result_of(answer->status);
+	const char *text = answer->text;
+
+	peer->ping = NULL;
+	if (result == HEALTH_ANSWERED)
+		text = "slow answer to a ping";
+	else if (answer->status == GRPC_STATUS_DEADLINE_EXCEEDED)
+		text = "no answer to a ping within 5 s";
+	if (result != HEALTH_ANSWERED)
+		channel_note_error(peer->channel, text);
+	if (health_note(&peer->health, result, answer->rtt_us))
+		log_verdict(peer, text);
+	count_states(peer->peers);
+	timer_set(peer->ping_due,
+		health_pause(&peer->health, (uint32_t)random()));
+}
+
+static void on_ping_due(void *arg)
+{
+	struct peer *peer = arg;
+
+	if (!peer->ping)
+		peer->ping = ping_start(peer->channel, on_pong, peer);
+}
+
+/* At once: of a new connection, or of one that has failed, why. */
+static void ping_now(struct peer *peer)
+{
+	ping_cancel(peer->ping);
+	peer->ping = NULL;
+	timer_set(peer->ping_due, 0);
 }
 
 static void on_state(void *arg)
 {
 	struct peer *peer = arg;
 
-	if (channel_state(peer->channel) == CHANNEL_UNREACHABLE)
-		probe_start(peer->channel); /* it logs why */
-	else
-		log_info("peer %s: peer=%s addr=%s", state_name(peer), peer->id,
-			peer->addr);
+	if (channel_state(peer->channel) != CHANNEL_UNREACHABLE) {
+		health_forget(&peer->health);
+		log_info("peer %s: peer=%s addr=%s",
+			states[state_of(peer)].name, peer->id, peer->addr);
+	}
+	ping_now(peer);
 	count_states(peer->peers);
 }
 
 static void open_channel(struct peer *peer)
 {
+	health_forget(&peer->health);
 	peer->channel = channel_new(
 		peer->peers->peerd, peer->id, peer->addr, on_state, peer);
+}
+
+static void close_channel(struct peer *peer)
+{
+	timer_clear(peer->ping_due);
+	ping_cancel(peer->ping);
+	peer->ping = NULL;
+	channel_retire(peer->channel);
 }
 
 static void drop(struct peer *peer)
 {
 	TAILQ_REMOVE(&peer->peers->list, peer, entry);
-	channel_retire(peer->channel);
+	close_channel(peer);
+	timer_free(peer->ping_due);
 	loop_free_later(peer->peers->peerd->loop, free, peer);
 }
 
@@ -132,6 +242,7 @@ static struct peer *add(
 	peer->peers = peers;
 	snprintf(peer->id, sizeof(peer->id), "%s", record->id);
 	snprintf(peer->addr, sizeof(peer->addr), "%s", record->peer_addr);
+	peer->ping_due = timer_new(peers->peerd->loop, on_ping_due, peer);
 	TAILQ_INSERT_TAIL(&peers->list, peer, entry);
 	log_info("peer added: peer=%s addr=%s", peer->id, peer->addr);
 	open_channel(peer);
@@ -156,12 +267,15 @@ static void update(
 			record->peer_addr, peer->addr);
 		snprintf(peer->addr, sizeof(peer->addr), "%s",
 			record->peer_addr);
-		channel_retire(peer->channel);
+		close_channel(peer);
 		open_channel(peer);
 	}
 	peer->seen = true;
 	peer->draining =
 		record->state == PEERWAY__RECORD__PROXY_STATE__DRAINING;
+	peer->near =
+		strcmp(record->region, peers->peerd->conf->proxy.region) == 0;
+	snprintf(peer->group, sizeof(peer->group), "%s", record->group);
 	snprintf(
 		peer->hostname, sizeof(peer->hostname), "%s", record->hostname);
 }
@@ -217,7 +331,7 @@ void peers_renew(struct peers *peers)
 	struct peer *peer;
 
 	TAILQ_FOREACH (peer, &peers->list, entry) {
-		channel_retire(peer->channel);
+		close_channel(peer);
 		open_channel(peer);
 	}
 	peers_refresh(peers);
@@ -230,18 +344,18 @@ struct channel *peers_channel(const struct peers *peers, const char *proxy_id)
 	return peer ? peer->channel : NULL;
 }
 
-enum candidate_health peers_health(
+struct candidate_rank peers_rank(
 	const struct peers *peers, const char *proxy_id)
 {
 	struct peer *peer = find(peers, proxy_id);
 
-	if (!peer || channel_state(peer->channel) == CHANNEL_UNREACHABLE)
-		return CANDIDATE_UNREACHABLE;
-	if (peer->draining)
-		return CANDIDATE_DRAINING;
-	return channel_state(peer->channel) == CHANNEL_READY
-		       ? CANDIDATE_READY
-		       : CANDIDATE_UNKNOWN;
+	if (!peer)
+		return (struct candidate_rank){.health = CANDIDATE_UNREACHABLE};
+	return (struct candidate_rank){
+		.health = states[state_of(peer)].health,
+		.far = !peer->near,
+		.latency_us = peer->health.latency_us,
+	};
 }
 
 static json_t *peer_json(const struct peer *peer)
@@ -258,14 +372,18 @@ static json_t *peer_json(const struct peer *peer)
 	if (error_at)
 		clock_text(error_at, error_text);
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:s, s:s, "
-			 "s:b}",
+			 "s:b, s:f, s:f, s:I, s:I}",
 		"id", peer->id, "hostname", peer->hostname, "addr", peer->addr,
-		"state", state_name(peer), "streams",
+		"state", states[state_of(peer)].name, "streams",
 		(int)channel_streams(peer->channel), "bytes_sent",
 		(json_int_t)atomic_load(&totals->sent), "bytes_received",
 		(json_int_t)atomic_load(&totals->received), "last_error", error,
 		"last_error_at", error_text, "since", since_text, "draining",
-		peer->draining);
+		peer->draining, "latency_ms",
+		(double)peer->health.latency_us / 1000, "latency_last_ms",
+		(double)peer->health.last_us / 1000, "pings",
+		(json_int_t)peer->health.pings, "pings_failed",
+		(json_int_t)peer->health.failed);
 }
 
 json_t *peers_json(const struct peers *peers)
@@ -281,4 +399,93 @@ json_t *peers_json(const struct peers *peers)
 			json_array_append_new(list, one);
 	}
 	return list;
+}
+
+/* Label values of Prometheus text: a record's text may hold anything. */
+static void put_label(FILE *out, const char *name, const char *value)
+{
+	fprintf(out, "%s=\"", name);
+	for (; *value; value++) {
+		if (*value == '\n')
+			fputs("\\n", out);
+		else if (*value == '"' || *value == '\\')
+			fprintf(out, "\\%c", *value);
+		else
+			fputc(*value, out);
+	}
+	fputc('"', out);
+}
+
+static void put_series(FILE *out, const struct peer *peer, const char *metric)
+{
+	fprintf(out, "%s{", metric);
+	put_label(out, "local_id", peer->peers->peerd->id);
+	fputc(',', out);
+	put_label(out, "peer_id", peer->id);
+	fputc(',', out);
+	put_label(out, "peer_host", peer->hostname);
+	fputc(',', out);
+	put_label(out, "peer_group", peer->group);
+	fputs("} ", out);
+}
+
+static void put_connection(FILE *out, const struct peer *peer)
+{
+	fputs("proxy_peer_client_connections{", out);
+	put_label(out, "local_id", peer->peers->peerd->id);
+	fputc(',', out);
+	put_label(out, "remote_id", peer->id);
+	fprintf(out, ",state=\"%s\"} 1\n",
+		channel_state(peer->channel) == CHANNEL_READY ? "READY"
+		: channel_state(peer->channel) == CHANNEL_UNREACHABLE
+			? "TRANSIENT_FAILURE"
+			: "CONNECTING");
+}
+
+/* One family of the text: its head, then a line for each peer. */
+static void put_family(FILE *out, const struct peers *peers, const char *name,
+	const char *type, const char *help,
+	void (*put)(FILE *out, const struct peer *peer))
+{
+	const struct peer *peer;
+
+	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+	TAILQ_FOREACH (peer, &peers->list, entry)
+		put(out, peer);
+}
+
+#define PINGS "teleport_proxy_peer_client_pings_total"
+#define FAILED_PINGS "teleport_proxy_peer_client_failed_pings_total"
+#define LATENCY "peerway_peerd_peer_latency_seconds"
+
+static void put_pings(FILE *out, const struct peer *peer)
+{
+	put_series(out, peer, PINGS);
+	fprintf(out, "%llu\n", (unsigned long long)peer->health.pings);
+}
+
+static void put_failed_pings(FILE *out, const struct peer *peer)
+{
+	put_series(out, peer, FAILED_PINGS);
+	fprintf(out, "%llu\n", (unsigned long long)peer->health.failed);
+}
+
+static void put_latency(FILE *out, const struct peer *peer)
+{
+	if (!peer->health.latency_us)
+		return;
+	put_series(out, peer, LATENCY);
+	fprintf(out, "%.6f\n", (double)peer->health.latency_us / 1e6);
+}
+
+void peers_metrics(const struct peers *peers, FILE *out)
+{
+	put_family(out, peers, "proxy_peer_client_connections", "gauge",
+		"connections to peers by gRPC's state", put_connection);
+	put_family(out, peers, PINGS, "counter",
+		"pings to peers, the failed ones too", put_pings);
+	put_family(out, peers, FAILED_PINGS, "counter",
+		"pings that a peer did not answer", put_failed_pings);
+	put_family(out, peers, LATENCY, "gauge",
+		"smoothed round trip of a ping", put_latency);
 }

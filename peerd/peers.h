@@ -5,9 +5,14 @@
  * The other proxies, as the cache's records have them: one channel to each that
  * takes part in peering. A record that goes or changes its address retires the
  * channel; streams on it go on until they end by themselves.
+ *
+ * Every peer is pinged (health.h). States: connecting, ready, degraded (answers
+ * with errors or slowly), draining (its record says so), unreachable (not
+ * connected, or silent).
  */
 
 #include <jansson.h>
+#include <stdio.h>
 
 #include "peerd/candidates.h"
 #include "peerd/channel.h"
@@ -30,8 +35,11 @@ void peers_renew(struct peers *peers);
 
 /* NULL when it is unknown or takes no part in peering. */
 struct channel *peers_channel(const struct peers *peers, const char *proxy_id);
-enum candidate_health peers_health(
+struct candidate_rank peers_rank(
 	const struct peers *peers, const char *proxy_id);
 
+/* Prometheus text, a series for each peer; the reference's names where it has
+ * them (peering-reference 13). */
+void peers_metrics(const struct peers *peers, FILE *out);
 /* The list for `peerctl status`. Gives. */
 json_t *peers_json(const struct peers *peers);

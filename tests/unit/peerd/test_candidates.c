@@ -11,15 +11,38 @@
 
 #include "peerd/candidates.h"
 
+static bool add(struct candidates *c, const char *id, enum candidate_health h)
+{
+	return candidates_add(c, id, (struct candidate_rank){.health = h});
+}
+
+static void the_near_and_the_fast_come_first(void **state)
+{
+	struct candidates c = {0};
+	const struct candidate_rank slow = {.latency_us = 30000};
+	const struct candidate_rank fast = {.latency_us = 4000};
+	const struct candidate_rank far = {.far = true, .latency_us = 100};
+	const struct candidate_rank sick = {.health = CANDIDATE_DEGRADED};
+
+	candidates_add(&c, "sick", sick);
+	candidates_add(&c, "far", far);
+	candidates_add(&c, "slow", slow);
+	candidates_add(&c, "fast", fast);
+	assert_string_equal(candidates_next(&c)->proxy_id, "fast");
+	assert_string_equal(candidates_next(&c)->proxy_id, "slow");
+	assert_string_equal(candidates_next(&c)->proxy_id, "far");
+	assert_string_equal(candidates_next(&c)->proxy_id, "sick");
+}
+
 static void the_healthy_come_first_in_their_order(void **state)
 {
 	struct candidates c = {0};
 
-	assert_true(candidates_add(&c, "down", CANDIDATE_UNREACHABLE));
-	assert_true(candidates_add(&c, "leaving", CANDIDATE_DRAINING));
-	assert_true(candidates_add(&c, "first", CANDIDATE_READY));
-	assert_true(candidates_add(&c, "new", CANDIDATE_UNKNOWN));
-	assert_true(candidates_add(&c, "second", CANDIDATE_READY));
+	assert_true(add(&c, "down", CANDIDATE_UNREACHABLE));
+	assert_true(add(&c, "leaving", CANDIDATE_DRAINING));
+	assert_true(add(&c, "first", CANDIDATE_READY));
+	assert_true(add(&c, "new", CANDIDATE_UNKNOWN));
+	assert_true(add(&c, "second", CANDIDATE_READY));
 	assert_string_equal(candidates_next(&c)->proxy_id, "first");
 	assert_string_equal(candidates_next(&c)->proxy_id, "second");
 	assert_string_equal(candidates_next(&c)->proxy_id, "new");
@@ -33,9 +56,9 @@ static void nobody_is_asked_twice(void **state)
 {
 	struct candidates c = {0};
 
-	assert_true(candidates_add(&c, "a", CANDIDATE_READY));
+	assert_true(add(&c, "a", CANDIDATE_READY));
 	assert_non_null(candidates_next(&c));
-	assert_false(candidates_add(&c, "a", CANDIDATE_READY));
+	assert_false(add(&c, "a", CANDIDATE_READY));
 	assert_null(candidates_next(&c));
 }
 
@@ -46,9 +69,9 @@ static void the_list_is_bounded(void **state)
 
 	for (int i = 0; i < CANDIDATES_MAX; i++) {
 		snprintf(id, sizeof(id), "proxy-%d", i);
-		assert_true(candidates_add(&c, id, CANDIDATE_READY));
+		assert_true(add(&c, id, CANDIDATE_READY));
 	}
-	assert_false(candidates_add(&c, "one-more", CANDIDATE_READY));
+	assert_false(add(&c, "one-more", CANDIDATE_READY));
 }
 
 static void time_is_shared(void **state)
@@ -65,6 +88,7 @@ static void time_is_shared(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(the_near_and_the_fast_come_first),
 		cmocka_unit_test(the_healthy_come_first_in_their_order),
 		cmocka_unit_test(nobody_is_asked_twice),
 		cmocka_unit_test(the_list_is_bounded),

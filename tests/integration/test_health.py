@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A peer's state is what its pings say: a stopped peer is known within 15 s, a
+dead one within 1 s, one that comes back is used again, and all of it stands in
+status and metrics."""
+
+import os
+import re
+import shutil
+import signal
+import tempfile
+import time
+import uuid
+
+import pytest
+
+import mesh
+from hosts import SLOW, Network
+from process import wait_for
+
+
+@pytest.fixture(scope="module")
+def ground():
+    directory = tempfile.mkdtemp(prefix="pw-health-")
+    network = Network()
+    yield directory, network, mesh.Pki(directory + "/pki")
+    network.close()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def pair(ground, request):
+    base = 2 * len(os.listdir(ground[0]))
+    hosts = [mesh.Host(*ground, base + number).start() for number in (1, 2)]
+    left, right = hosts
+    left.know(right)
+    right.know(left)
+    for host, other in ((left, right), (right, left)):
+        host.wait_peer(other.id)
+        host.first = host.worker(0)
+    yield left, right
+    for host in hosts:
+        host.close()
+
+
+def peer_of(host, other):
+    return [p for p in host.peerd.status()["peers"] if p["id"] == other.id][0]
+
+
+def series(host, name):
+    """{labels: value} of one metric."""
+    text = host.peerd.http("/metrics")[1]
+    found = re.findall(rf"^{name}\{{(.*)\}} (\S+)$", text, re.M)
+    assert f"# TYPE {name} " in text
+    return {labels: float(value) for labels, value in found}
+
+
+def test_a_peer_is_pinged_as_soon_as_it_is_connected(pair):
+    left, right = pair
+    peer = wait_for(
+        lambda: peer_of(left, right)["pings"] > 0 and peer_of(left, right),
+        5 * SLOW,
+        "a ping",
+    )
+    assert peer["state"] == "ready"
+    assert peer["pings_failed"] == 0
+    assert 0 < peer["latency_ms"] < 1000 * SLOW
+    assert 0 < peer["latency_last_ms"] < 1000 * SLOW
+    pings = series(left, "teleport_proxy_peer_client_pings_total")
+    assert [f'peer_id="{right.id}"' in labels for labels in pings] == [True]
+    assert list(pings.values())[0] >= 1
+    assert list(series(left, "teleport_proxy_peer_client_failed_pings_total").values()) == [0]
+    latency = series(left, "peerway_peerd_peer_latency_seconds")
+    assert 0 < list(latency.values())[0] < SLOW
+    connections = series(left, "proxy_peer_client_connections")
+    assert list(connections) == [
+        f'local_id="{left.id}",remote_id="{right.id}",state="READY"'
+    ]
+
+
+def test_a_stopped_peer_is_known_within_15_s_and_used_again(pair):
+    left, right = pair
+    agent = str(uuid.uuid4())
+    right.first.tunnel_up(agent, tunnel_id=1)
+    right.wait_tunnel(agent)
+    left.cache.put_tunnel(agent, right.id)
+    wait_for(lambda: peer_of(left, right)["pings"] > 0, 5 * SLOW, "a ping")
+    os.kill(right.peerd.pid, signal.SIGSTOP)
+    start = time.monotonic()
+    try:
+        peer = left.wait_peer(right.id, "unreachable", timeout=15 * SLOW)
+        assert time.monotonic() - start < 15 * SLOW
+        assert peer["last_error"] == "no answer to a ping within 5 s"
+        assert peer["pings_failed"] == 1
+        assert series(left, "peerway_peerd_peers")['state="unreachable"'] == 1
+        left.peerd.wait_log(f"peer unreachable: no answer .*peer={right.id}")
+    finally:
+        os.kill(right.peerd.pid, signal.SIGCONT)
+    left.wait_peer(right.id, timeout=10 * SLOW)
+    answer, end = left.first.connect(agent)
+    end.close()
+    assert answer.route == right.first.ipc.ROUTE_PEER
+
+
+def test_a_dead_peer_is_known_within_1_s_and_used_when_it_is_back(pair):
+    left, right = pair
+    right.peerd.kill()
+    start = time.monotonic()
+    left.wait_peer(right.id, "unreachable", timeout=5 * SLOW)
+    assert time.monotonic() - start < 1 * SLOW
+    right.start()
+    left.wait_peer(right.id, timeout=5 * SLOW)
+    # what the former connection's pings said is forgotten
+    assert peer_of(left, right)["state"] == "ready"
