@@ -22,13 +22,17 @@
 
 /* What streams have to end by themselves when the agent is told to stop. */
 #define STOP_LINGER_MS 5000
-/* Start-up and the first handshakes leave holes in the heap. */
-#define TRIM_MS 5000
+/* Start-up, the first handshakes and services that did not read leave holes in
+ * the heap. */
+#define TRIM_FIRST_MS 5000
+#define TRIM_MS 30000
 
 struct process {
 	struct loop *loop;
 	struct agent *agent;
+	struct metrics metrics;
 	struct timer *trim;
+	int64_t joined_at_trim;
 	const char *config_path;
 	bool stopping;
 };
@@ -80,6 +84,14 @@ static void on_reload_signal(int signal, void *arg)
 
 static void on_trim(void *arg)
 {
+	struct process *process = arg;
+	int64_t joined = metric_get(&process->metrics, SERIES_STREAMS_JOINED);
+
+	timer_set(process->trim, TRIM_MS);
+	if (joined == process->joined_at_trim ||
+		metric_get(&process->metrics, SERIES_STREAMS))
+		return;
+	process->joined_at_trim = joined;
 	malloc_trim(0);
 }
 
@@ -94,9 +106,8 @@ static const struct diag_ops diag_ops = {.missing = missing};
 
 int main(int argc, char **argv)
 {
-	struct process process = {0};
+	struct process process = {.joined_at_trim = -1};
 	struct daemon_options options;
-	struct metrics metrics;
 	struct diag *diag;
 	struct conf *conf;
 	char *error = NULL;
@@ -109,13 +120,14 @@ int main(int argc, char **argv)
 	process.config_path = options.config_path;
 	daemon_raise_fd_limit();
 	process.loop = loop_new();
-	metrics_init(&metrics, series_table, SERIES_COUNT, 1, 0, NULL);
-	process.agent = setup_agent(conf, process.loop, &metrics, &error);
+	metrics_init(&process.metrics, series_table, SERIES_COUNT, 1, 0, NULL);
+	process.agent =
+		setup_agent(conf, process.loop, &process.metrics, &error);
 	if (!process.agent)
 		die("cannot start: %s", error);
 	errno = 0;
-	diag = diag_new(
-		process.loop, conf->diag.agent, &diag_ops, &metrics, &process);
+	diag = diag_new(process.loop, conf->diag.agent, &diag_ops,
+		&process.metrics, &process);
 	if (!diag && errno)
 		die("cannot listen on diag.agent %s: %m", conf->diag.agent);
 	loop_on_signal(process.loop, SIGTERM, on_stop_signal, &process);
@@ -124,8 +136,8 @@ int main(int argc, char **argv)
 	log_info("started: name=%s services=%u", conf->agent.name,
 		conf->agent.services_count);
 	conf_free(conf);
-	process.trim = timer_new(process.loop, on_trim, NULL);
-	timer_set(process.trim, TRIM_MS);
+	process.trim = timer_new(process.loop, on_trim, &process);
+	timer_set(process.trim, TRIM_FIRST_MS);
 	malloc_trim(0);
 	daemon_notify("READY=1");
 	loop_run(process.loop);
@@ -133,7 +145,7 @@ int main(int argc, char **argv)
 	timer_free(process.trim);
 	diag_free(diag);
 	agent_free(process.agent);
-	metrics_deinit(&metrics);
+	metrics_deinit(&process.metrics);
 	log_info("stopped");
 	return 0;
 }
