@@ -313,6 +313,21 @@ class ProxyHost(Host):
             for agent in answer["agents"]
         }
 
+    def holders(self, agent_id):
+        """Ids of the proxies that hold the agent of that uuid."""
+        return {
+            proxy["id"]
+            for agent in self.routed.ask("ls")["agents"]
+            for proxy in agent["proxies"]
+            if agent["agent_id"] == agent_id
+        }
+
+    def is_up_to_date(self):
+        """Whether its routed runs and follows authd."""
+        if not self.routed.running():
+            return False
+        return self.routed.status()["auth_state"] == "connected"
+
     def tunnels(self):
         """Names of the agents with a tunnel on this host, worker by worker."""
         found = {}
@@ -353,3 +368,16 @@ class AgentHost(Host):
     def join(self):
         token = self.cluster.token("node")
         self.write_config(self.join_with(token, self.cluster.pin))
+
+    def stop(self):
+        """Returns when its routes are gone everywhere, so that nobody takes
+        them for those of its next life."""
+        ran = self.agent.running()
+        super().stop()
+        for proxy in self.cluster.proxies if ran else ():
+            if proxy.is_up_to_date():
+                wait_for(
+                    lambda: not proxy.holders(self.uuid),
+                    START_TIMEOUT,
+                    f"{proxy.name} forgets {self.name}",
+                )
