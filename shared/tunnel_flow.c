@@ -63,13 +63,19 @@ static ssize_t fill_from_queue(
 	return (ssize_t)n;
 }
 
+size_t tunnel_flow_payload(const struct tunnel_stream *stream)
+{
+	return stream->full_frames < TUNNEL_LARGE_AFTER ? TUNNEL_PAYLOAD
+							: TUNNEL_LARGE_PAYLOAD;
+}
+
 ssize_t tunnel_flow_fill(
 	struct tunnel_stream *stream, uint8_t *buf, size_t len, uint32_t *flags)
 {
 	ssize_t n = 0;
 
-	if (len > TUNNEL_PAYLOAD)
-		len = TUNNEL_PAYLOAD;
+	if (len > tunnel_flow_payload(stream))
+		len = tunnel_flow_payload(stream);
 	if (stream->out.len > 0)
 		n = fill_from_queue(stream, buf, len);
 	else if (stream->chan)
@@ -77,6 +83,10 @@ ssize_t tunnel_flow_fill(
 	else if (!stream->out_final)
 		n = NGHTTP2_ERR_DEFERRED;
 	stream->deferred = n < 0;
+	if (n < (ssize_t)TUNNEL_PAYLOAD)
+		stream->full_frames = 0;
+	else
+		stream->full_frames++;
 	if (n < 0)
 		return n;
 	stream->result.sent += (uint64_t)n;

@@ -23,7 +23,7 @@
 /* A frame of at most this many bytes is worth a copy to save a record. */
 #define SMALL_FRAME 4096
 /* What one tunnel may send per turn before others get theirs. */
-#define FLUSH_FRAMES 64
+#define FLUSH_BYTES (1u << 20)
 
 enum sent { SENT, SENT_BLOCKED, SENT_FAILED };
 
@@ -143,10 +143,11 @@ void tunnel_io_flush(struct tunnel *tunnel)
 {
 	enum sent ret = send_held(tunnel);
 	const uint8_t *frame;
+	size_t bytes = 0;
 	ssize_t len = 1;
 
-	for (int i = 0; ret == SENT; i++) {
-		if (i == FLUSH_FRAMES) {
+	while (ret == SENT) {
+		if (bytes >= FLUSH_BYTES) {
 			tunnel_wake(tunnel);
 			break;
 		}
@@ -155,6 +156,7 @@ void tunnel_io_flush(struct tunnel *tunnel)
 			break;
 		tunnel->last_sent = loop_now(tunnel->hub->loop);
 		tunnel->trimmed = false;
+		bytes += (size_t)len;
 		ret = send_frame(tunnel, frame, (size_t)len);
 	}
 	tunnel->quiet = len == 0;

@@ -175,6 +175,18 @@ static ssize_t on_provide(nghttp2_session *session, int32_t id, uint8_t *buf,
 	return tunnel_flow_fill(stream, buf, len, flags);
 }
 
+/* Our frames are small or large, whatever more the peer would take; nghttp2
+ * applies the windows. */
+static ssize_t on_payload_length(nghttp2_session *session, uint8_t type,
+	int32_t id, int32_t session_window, int32_t stream_window,
+	uint32_t max_frame_size, void *user_data)
+{
+	struct tunnel_stream *stream = find(session, id);
+	size_t len = stream ? tunnel_flow_payload(stream) : TUNNEL_PAYLOAD;
+
+	return len <= max_frame_size ? (ssize_t)len : (ssize_t)TUNNEL_PAYLOAD;
+}
+
 const nghttp2_data_provider tunnel_session_provider = {
 	.read_callback = on_provide,
 };
@@ -211,6 +223,8 @@ void tunnel_session_setup(struct tunnel_hub *hub)
 		callbacks, on_stream_close);
 	nghttp2_session_callbacks_set_on_frame_send_callback(
 		callbacks, on_frame_send);
+	nghttp2_session_callbacks_set_data_source_read_length_callback(
+		callbacks, on_payload_length);
 	hub->callbacks = callbacks;
 	hub->options[TUNNEL_PROXY] = new_option(TUNNEL_PROXY);
 	hub->options[TUNNEL_AGENT] = new_option(TUNNEL_AGENT);
@@ -223,6 +237,7 @@ static int submit_settings(struct tunnel *tunnel)
 		{NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, 0},
 		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
 			TUNNEL_STREAM_WINDOW_MIN},
+		{NGHTTP2_SETTINGS_MAX_FRAME_SIZE, TUNNEL_LARGE_FRAME},
 		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, TUNNEL_HEAD_BYTES},
 		tunnel->role == TUNNEL_PROXY
 			? (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_PUSH,

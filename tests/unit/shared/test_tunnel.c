@@ -34,7 +34,7 @@ static void test_empty_stream_ends_both_ways(void **state)
 	scene_begin(&scene);
 	scene_pairs(&scene, 1);
 	pair_open(&scene.pairs[0]);
-	run_until(scene.loop, pairs_done, &scene, 10);
+	run_until(scene.loop, pairs_done, &scene, 60);
 	pair_check_whole(&scene.pairs[0]);
 	scene_end(&scene);
 }
@@ -60,12 +60,12 @@ static void test_service_ends_first_client_goes_on(void **state)
 	pair->service.to_send = 1000;
 	pair->client.hold_end = true;
 	pair_open(pair);
-	run_until(scene.loop, client_has_end, &scene, 10);
+	run_until(scene.loop, client_has_end, &scene, 60);
 	assert_false(pair->proxy_over || pair->agent_over);
 	pair->client.to_send = 5 * MIB;
 	pair->client.hold_end = false;
 	endpoint_resume(&pair->client);
-	run_until(scene.loop, pairs_done, &scene, 10);
+	run_until(scene.loop, pairs_done, &scene, 60);
 	pair_check_whole(pair);
 	scene_end(&scene);
 }
@@ -81,12 +81,12 @@ static void test_client_ends_first_service_goes_on(void **state)
 	pair->client.to_send = 1000;
 	pair->service.hold_end = true;
 	pair_open(pair);
-	run_until(scene.loop, service_has_end, &scene, 10);
+	run_until(scene.loop, service_has_end, &scene, 60);
 	assert_false(pair->proxy_over || pair->agent_over);
 	pair->service.to_send = 5 * MIB;
 	pair->service.hold_end = false;
 	endpoint_resume(&pair->service);
-	run_until(scene.loop, pairs_done, &scene, 10);
+	run_until(scene.loop, pairs_done, &scene, 60);
 	pair_check_whole(pair);
 	scene_end(&scene);
 }
@@ -165,7 +165,7 @@ static void test_many_stalled_readers_stop_nobody(void **state)
 		scene.pairs[i].client.paused = true;
 		pair_open(&scene.pairs[i]);
 	}
-	run_until(scene.loop, holds_two_mib, &scene, 10);
+	run_until(scene.loop, holds_two_mib, &scene, 60);
 	echo = &scene.pairs[40];
 	echo->client.to_send = echo->service.to_send = MIB;
 	pair_open(echo);
@@ -174,7 +174,7 @@ static void test_many_stalled_readers_stop_nobody(void **state)
 	pair_check_whole(echo);
 	for (unsigned i = 0; i < 40; i++)
 		endpoint_resume(&scene.pairs[i].client);
-	run_until(scene.loop, pairs_done, &scene, 30);
+	run_until(scene.loop, pairs_done, &scene, 60);
 	for (unsigned i = 0; i < 40; i++)
 		pair_check_whole(&scene.pairs[i]);
 	scene_end(&scene);
@@ -204,7 +204,7 @@ static void test_memory_bound_of_the_hub_resets_who_exceeds_it(void **state)
 		scene.pairs[i].client.paused = true;
 		pair_open(&scene.pairs[i]);
 	}
-	run_until(scene.loop, somebody_reset, &scene, 10);
+	run_until(scene.loop, somebody_reset, &scene, 60);
 	run_for(scene.loop, 100);
 	assert_true(scene_stats(&scene, 0).bytes_held <= settings.buffer_max);
 	for (unsigned i = 0; i < 20; i++)
@@ -233,15 +233,15 @@ static void test_received_bytes_outlive_the_tunnel(void **state)
 	pair->service.to_send = 400000;
 	pair->client.paused = true;
 	pair_open(pair);
-	run_until(scene.loop, agent_side_over, &scene, 10);
+	run_until(scene.loop, agent_side_over, &scene, 60);
 	run_for(scene.loop, 50);
 	assert_true(scene_stats(&scene, 0).bytes_held > 0);
 	tunnel_close(scene.tunnels[TUNNEL_AGENT], 0, "gone");
-	run_until(scene.loop, both_over, &scene, 5);
+	run_until(scene.loop, both_over, &scene, 60);
 	assert_true(pair->proxy_over);
 	assert_int_equal(pair->proxy_result.error, 0);
 	endpoint_resume(&pair->client);
-	run_until(scene.loop, client_has_end, &scene, 5);
+	run_until(scene.loop, client_has_end, &scene, 60);
 	assert_int_equal(pair->client.received, 400000);
 	assert_false(pair->client.corrupt);
 	assert_int_equal(scene_stats(&scene, 0).bytes_held, 0);
@@ -273,13 +273,13 @@ static void test_vanished_client_resets_the_stream_only(void **state)
 		8 * MIB;
 	pair_open(pair);
 	pair_open(&scene.pairs[1]);
-	run_until(scene.loop, client_got_some, &scene, 10);
+	run_until(scene.loop, client_got_some, &scene, 60);
 	endpoint_stop(&pair->client);
-	run_until(scene.loop, pair_over, &scene, 10);
+	run_until(scene.loop, pair_over, &scene, 60);
 	assert_int_not_equal(pair->proxy_result.error, 0);
 	assert_int_not_equal(pair->agent_result.error, 0);
 	pair->client.error = pair->service.error = -ECONNRESET;
-	run_until(scene.loop, pairs_done, &scene, 20);
+	run_until(scene.loop, pairs_done, &scene, 60);
 	pair_check_whole(&scene.pairs[1]);
 	scene_end(&scene);
 }
@@ -313,14 +313,14 @@ static void check_answer_of_a_service_that_left(bool tcp)
 	pair->client.paused = true;
 	pair->service.to_send = 400000;
 	pair_open(pair);
-	run_until(scene.loop, service_has_sent, &scene, 10);
+	run_until(scene.loop, service_has_sent, &scene, 60);
 	run_for(scene.loop, 50);
 	endpoint_stop(&pair->service);
 	pair->client.to_send = 16 * MIB;
 	endpoint_send(&pair->client);
 	run_for(scene.loop, 200);
 	endpoint_resume(&pair->client);
-	run_until(scene.loop, client_is_done, &scene, 5);
+	run_until(scene.loop, client_is_done, &scene, 60);
 	assert_int_equal(pair->client.received, 400000);
 	assert_false(pair->client.corrupt);
 	scene_end(&scene);

@@ -66,7 +66,7 @@ static void test_get_is_answered(void **state)
 
 	scene_begin(&scene);
 	assert_int_equal(ask(&scene, &answer, "GET", "/x", NULL, 0), 0);
-	run_until(scene.loop, answer_ended, &answer, 5);
+	run_until(scene.loop, answer_ended, &answer, 60);
 	assert_int_equal(answer.status, 203);
 	assert_int_equal(answer.len, 4);
 	assert_memory_equal(answer.data, "0 /x", 4);
@@ -86,7 +86,7 @@ static void test_largest_body_is_echoed(void **state)
 	assert_int_equal(
 		ask(&scene, &answer, "POST", "/x", pattern(), TUNNEL_BODY_MAX),
 		0);
-	run_until(scene.loop, answer_ended, &answer, 5);
+	run_until(scene.loop, answer_ended, &answer, 60);
 	assert_int_equal(answer.status, 200);
 	assert_int_equal(answer.len, TUNNEL_BODY_MAX);
 	assert_memory_equal(answer.data, pattern(), TUNNEL_BODY_MAX);
@@ -106,9 +106,9 @@ static void test_exchange_hears_of_a_lost_tunnel(void **state)
 
 	scene_begin(&scene);
 	assert_int_equal(ask(&scene, &answer, "GET", "/events", NULL, 0), 0);
-	run_until(scene.loop, has_events, &scene, 5);
+	run_until(scene.loop, has_events, &scene, 60);
 	tunnel_close(scene.tunnels[TUNNEL_AGENT], 0, "gone");
-	run_until(scene.loop, answer_ended, &answer, 5);
+	run_until(scene.loop, answer_ended, &answer, 60);
 	assert_int_equal(answer.status, 0);
 	assert_true(scene.events_over);
 	free(answer.data);
@@ -137,7 +137,7 @@ static void watch_events(struct scene *scene, struct answer *answer)
 
 	assert_int_equal(
 		tunnel_exchange(scene->tunnels[TUNNEL_PROXY], &exchange), 0);
-	run_until(scene->loop, has_events, scene, 5);
+	run_until(scene->loop, has_events, scene, 60);
 }
 
 static void test_pushed_lines_arrive_one_by_one(void **state)
@@ -148,10 +148,10 @@ static void test_pushed_lines_arrive_one_by_one(void **state)
 	scene_begin(&scene);
 	watch_events(&scene, &answer);
 	assert_int_equal(tunnel_stream_push(scene.events, "one\ntw", 6), 0);
-	run_until(scene.loop, one_line, &answer, 5);
+	run_until(scene.loop, one_line, &answer, 60);
 	assert_string_equal(answer.last_line, "one");
 	assert_int_equal(tunnel_stream_push(scene.events, "o\nthree\n", 8), 0);
-	run_until(scene.loop, three_lines, &answer, 5);
+	run_until(scene.loop, three_lines, &answer, 60);
 	assert_string_equal(answer.last_line, "three");
 	assert_int_equal(answer.status, 200);
 	assert_false(answer.end);
@@ -210,11 +210,11 @@ static void test_refusal_says_why(void **state)
 	scene_begin(&scene);
 	scene_pairs(&scene, 1);
 	assert_int_equal(pair_open_to(&scene.pairs[0], "refuse:1"), 0);
-	run_until(scene.loop, proxy_over, &scene.pairs[0], 5);
+	run_until(scene.loop, proxy_over, &scene.pairs[0], 60);
 	assert_int_equal(scene.pairs[0].status, 404);
 	assert_string_equal(scene.pairs[0].reason, "no such?service");
 	assert_int_equal(scene.pairs[0].proxy_result.error, -ECONNREFUSED);
-	run_until(scene.loop, no_agent_streams, &scene, 5);
+	run_until(scene.loop, no_agent_streams, &scene, 60);
 	scene_end(&scene);
 }
 
@@ -234,10 +234,10 @@ static void test_unanswered_connect_times_out(void **state)
 	assert_int_equal(tunnel_connect(scene.tunnels[TUNNEL_PROXY], "silent:1",
 				 NULL, 0, 50, &pair_ops, pair, &pair->stream),
 		0);
-	run_until(scene.loop, proxy_over, pair, 5);
+	run_until(scene.loop, proxy_over, pair, 60);
 	assert_int_equal(pair->proxy_result.error, -ETIMEDOUT);
 	assert_int_equal(pair->status, 0);
-	run_until(scene.loop, silent_told, &scene, 5);
+	run_until(scene.loop, silent_told, &scene, 60);
 	scene_end(&scene);
 }
 
@@ -258,10 +258,10 @@ static void test_streams_beyond_the_agents_limit_are_not_queued(void **state)
 		assert_int_equal(pair_open_to(&scene.pairs[i], "silent:1"), 0);
 	assert_int_equal(pair_open_to(&scene.pairs[5], "silent:1"), -EAGAIN);
 	tunnel_stream_reset(scene.pairs[0].stream);
-	run_until(scene.loop, proxy_over, &scene.pairs[0], 5);
+	run_until(scene.loop, proxy_over, &scene.pairs[0], 60);
 	assert_int_equal(pair_open_to(&scene.pairs[5], "silent:1"), 0);
 	/* The first was never sent. */
-	run_until(scene.loop, five_requests, &scene, 5);
+	run_until(scene.loop, five_requests, &scene, 60);
 	assert_int_equal(scene_stats(&scene, TUNNEL_AGENT).streams, 5);
 	scene_end(&scene);
 }
@@ -302,7 +302,7 @@ static void test_aborted_streams_leave_the_tunnel_untouched(void **state)
 	while (!pair_is_done(steady))
 		run_for(scene.loop, 10);
 	pair_check_whole(steady);
-	run_until(scene.loop, all_silent_over, &scene, 10);
+	run_until(scene.loop, all_silent_over, &scene, 60);
 	for (unsigned i = 0; i < 5000; i++)
 		assert_int_equal(scene.pairs[i].proxy_result.error, -ECANCELED);
 	assert_int_equal(tunnel_stream_count(scene.tunnels[0]), 0);
@@ -337,14 +337,14 @@ static void test_goodbye_waits_for_streams(void **state)
 		pair = &scene.pairs[0];
 		pair->client.to_send = pair->service.to_send = 8 * MIB;
 		pair_open(pair);
-		run_until(scene.loop, transferring, &scene, 5);
+		run_until(scene.loop, transferring, &scene, 60);
 		tunnel_close(scene.tunnels[role], 10000, "drained");
 		assert_false(tunnel_is_ready(scene.tunnels[role]));
-		run_until(scene.loop, proxy_not_ready, &scene, 5);
+		run_until(scene.loop, proxy_not_ready, &scene, 60);
 		assert_int_equal(
 			pair_open_to(&scene.pairs[1], "p:1"), -ENOTCONN);
-		run_until(scene.loop, both_over, &scene, 10);
-		run_until(scene.loop, first_pair_done, &scene, 10);
+		run_until(scene.loop, both_over, &scene, 60);
+		run_until(scene.loop, first_pair_done, &scene, 60);
 		pair_check_whole(pair);
 		scene_end(&scene);
 	}
@@ -363,7 +363,7 @@ static void test_goodbye_has_a_limit(void **state)
 		scene_begin(&scene);
 		scene_pairs(&scene, 1);
 		assert_int_equal(pair_open_to(&scene.pairs[0], "silent:1"), 0);
-		run_until(scene.loop, one_request, &scene, 5);
+		run_until(scene.loop, one_request, &scene, 60);
 		tunnel_close(scene.tunnels[role], 50, "too late");
 		run_until(scene.loop, both_over, &scene, 3);
 		assert_int_equal(scene.pairs[0].proxy_result.error, -ENOTCONN);
@@ -394,9 +394,9 @@ static void test_lost_connection_ends_every_stream(void **state)
 	pair = &scene.pairs[0];
 	pair->client.to_send = pair->service.to_send = 64 * MIB;
 	pair_open(pair);
-	run_until(scene.loop, transferring, &scene, 5);
+	run_until(scene.loop, transferring, &scene, 60);
 	shutdown(chan_fd(scene.tunnels[0]->chan), SHUT_RDWR);
-	run_until(scene.loop, both_over, &scene, 5);
+	run_until(scene.loop, both_over, &scene, 60);
 	assert_int_equal(pair->proxy_result.error, -ENOTCONN);
 	assert_int_equal(pair->agent_result.error, -ENOTCONN);
 	scene_end(&scene);
@@ -434,7 +434,7 @@ static void test_ping_on_request(void **state)
 	scene_begin(&scene);
 	assert_int_equal(tunnel_ping(scene.tunnels[0], on_pong, &rtt), 0);
 	assert_int_equal(tunnel_ping(scene.tunnels[0], on_pong, &rtt), -EBUSY);
-	run_until(scene.loop, has_rtt, &rtt, 5);
+	run_until(scene.loop, has_rtt, &rtt, 60);
 	assert_int_equal(tunnel_ping(scene.tunnels[0], on_pong, &rtt), 0);
 	scene_end(&scene);
 }
@@ -450,7 +450,7 @@ static void test_keys_are_renewed_under_load(void **state)
 	pair = &scene.pairs[0];
 	pair->client.to_send = pair->service.to_send = 32 * MIB;
 	pair_open(pair);
-	run_until(scene.loop, pairs_done, &scene, 20);
+	run_until(scene.loop, pairs_done, &scene, 60);
 	pair_check_whole(pair);
 	assert_true(scene.tunnels[0]->written < 8 * MIB);
 	scene_end(&scene);
@@ -478,7 +478,7 @@ static void test_silence_ends_a_tunnel(void **state)
 		scene.hubs[0], TUNNEL_PROXY, chans[0], &scene_ops, &scene);
 	run_for(loop, 50);
 	assert_false(scene.over[0]);
-	run_until(loop, proxy_end_over, &scene, 5);
+	run_until(loop, proxy_end_over, &scene, 60);
 	assert_non_null(strstr(scene.why[0], "nothing heard"));
 	tunnel_hub_free(scene.hubs[0]);
 	chan_free(chans[1]);
@@ -504,7 +504,7 @@ static void test_closing_at_once_does_not_wait_for_a_goodbye(void **state)
 	assert_false(scene.over[0]);
 	started = loop_now(loop);
 	tunnel_close(scene.tunnels[0], 0, "at once");
-	run_until(loop, proxy_end_over, &scene, 5);
+	run_until(loop, proxy_end_over, &scene, 60);
 	assert_true(loop_now(loop) - started < TUNNEL_CLOSE_WAIT_MS / 2);
 	tunnel_hub_free(scene.hubs[0]);
 	chan_free(chans[1]);

@@ -43,7 +43,7 @@ static void begin_slow(struct scene *scene, struct slow_line *line,
 		assert_true(done[1] == 0 || done[1] == -EAGAIN);
 	}
 	scene_begin_over(scene, loop, chans, settings);
-	run_until(loop, both_ready, scene, 10);
+	run_until(loop, both_ready, scene, 60);
 }
 
 /* scene_end() frees the loop, so the line must have gone before. */
@@ -52,7 +52,7 @@ static void end_slow(struct scene *scene, struct slow_line *line)
 	for (int role = 0; role < 2; role++)
 		if (!scene->over[role])
 			tunnel_close(scene->tunnels[role], 0, "test over");
-	run_until(scene->loop, both_over, scene, 5);
+	run_until(scene->loop, both_over, scene, 60);
 	slow_line_stop(line);
 	scene_end(scene);
 }
@@ -111,7 +111,7 @@ static void test_stalled_stream_keeps_its_window(void **state)
 	scene.pairs[0].client.paused = true;
 	scene.pairs[0].service.to_send = 16 * MIB;
 	pair_open(&scene.pairs[0]);
-	run_until(scene.loop, holds_a_window, &scene, 30);
+	run_until(scene.loop, holds_a_window, &scene, 60);
 	run_for(scene.loop, 200);
 	assert_true(TAILQ_FIRST(&proxy->streams)->window.size <=
 		    2 * TUNNEL_STREAM_WINDOW);
