@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "peerd/dial_private.h"
+#include "peerd/listener.h"
 #include "peerd/meters.h"
 #include "peerd/worker_link.h"
 #include "shared/alloc.h"
@@ -232,6 +233,8 @@ static const char *admit(struct dial *dial)
 	}
 	if (dials->pending_count > DIALS_MAX)
 		return "too many dials under way";
+	if (listener_needs_fd(dial->fd))
+		return "this proxy is out of descriptors";
 	if (!identity_uuid_is_valid(dial->request->agent_id))
 		return "not an agent's uuid";
 	if (fcntl(dial->fd, F_SETFL, fcntl(dial->fd, F_GETFL) | O_NONBLOCK) < 0)

@@ -14,7 +14,9 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/queue.h>
 
+#include "peerd/listener.h"
 #include "peerd/meters.h"
 #include "peerd/peers.h"
 #include "peerd/routed_link.h"
@@ -25,6 +27,9 @@
 #include "shared/log.h"
 
 #define LISTEN_RETRY_MS 5000
+#define LISTEN_LOOK_MS 1000
+/* An old server's port is free again after this. */
+#define RELISTEN_MS 200
 #define DRAIN_LOOK_MS 100
 /* Cut calls come back at once; this is for a bug, not for a peer. */
 #define STOP_MS 10000
@@ -33,8 +38,17 @@
 
 enum phase { STARTING, SERVING, DRAINING, STOPPING, STOPPED };
 
+/* A server that was replaced; its calls go on until they end. */
+struct retired {
+	TAILQ_ENTRY(retired) entry;
+	struct lifecycle *lifecycle;
+	struct server *server;
+};
+
 struct lifecycle {
 	struct peerd *peerd;
+	struct listener listener;
+	TAILQ_HEAD(, retired) retired;
 	struct tls_identity *identity; /* in use; NULL: none yet */
 	enum phase phase;
 	bool strategy_known;
@@ -43,6 +57,7 @@ struct lifecycle {
 	bool server_stopped;
 	int64_t deadline; /* DRAINING, STOPPING */
 	struct timer *retry;
+	struct timer *listen_look;
 	struct timer *look;
 	struct timer *trim;
 	size_t streams_at_trim;
@@ -64,15 +79,19 @@ static void try_listen(struct lifecycle *l)
 	const char *addr = peerd->conf->proxy.peer_listen_addr;
 	char *error = NULL;
 
-	if (l->phase > SERVING || !l->strategy_known || !peerd->identity)
+	if (l->phase > DRAINING || !l->strategy_known || !peerd->identity)
 		return;
-	l->phase = SERVING;
+	if (l->phase == STARTING)
+		l->phase = SERVING;
 	if (!peerd->peering || peerd->server)
 		return;
 	peerd->server = server_new(
 		peerd, addr, &serves_ops, peerd->switchboard->serves, &error);
 	if (peerd->server) {
 		l->listening = true;
+		l->listen_error_logged = false;
+		listener_init(&l->listener, addr);
+		timer_set(l->listen_look, LISTEN_LOOK_MS);
 		log_info("listening for peers: addr=%s", addr);
 		return;
 	}
@@ -87,6 +106,51 @@ static void try_listen(struct lifecycle *l)
 static void on_retry(void *arg)
 {
 	try_listen(arg);
+}
+
+static void free_server(void *server)
+{
+	server_free(server);
+}
+
+static void on_retired_stopped(void *arg)
+{
+	struct retired *retired = arg;
+	struct lifecycle *l = retired->lifecycle;
+
+	TAILQ_REMOVE(&l->retired, retired, entry);
+	loop_free_later(l->peerd->loop, free_server, retired->server);
+	loop_free_later(l->peerd->loop, free, retired);
+}
+
+/* Streams of the old server go on; peers connect to the new one. */
+static void replace_server(struct lifecycle *l)
+{
+	struct retired *retired = xcalloc(1, sizeof(*retired));
+	struct peerd *peerd = l->peerd;
+
+	log_warn("listening anew: connections of peers were not accepted any "
+		 "more after descriptors had run out");
+	serves_cancel_all(peerd->switchboard->serves);
+	retired->lifecycle = l;
+	retired->server = peerd->server;
+	TAILQ_INSERT_TAIL(&l->retired, retired, entry);
+	peerd->server = NULL;
+	l->listening = false;
+	server_stop(retired->server, on_retired_stopped, retired);
+	timer_set(l->retry, RELISTEN_MS);
+}
+
+static void on_listen_look(void *arg)
+{
+	struct lifecycle *l = arg;
+
+	if (!l->peerd->server || l->phase >= STOPPING)
+		return;
+	if (listener_is_deaf(&l->listener))
+		replace_server(l);
+	else
+		timer_set(l->listen_look, LISTEN_LOOK_MS);
 }
 
 static void learn_strategy(struct lifecycle *l)
@@ -155,7 +219,8 @@ static const struct routed_link_ops routed_ops = {
 static void finish_if_done(struct lifecycle *l)
 {
 	struct peerd *peerd = l->peerd;
-	bool server_gone = !peerd->server || l->server_stopped;
+	bool server_gone = (!peerd->server || l->server_stopped) &&
+			   TAILQ_EMPTY(&l->retired);
 
 	if (server_gone && stream_count(l) == 0 &&
 		dials_joined(peerd->switchboard->dials) == 0) {
@@ -177,6 +242,7 @@ static void on_server_stopped(void *arg)
 static void stop(struct lifecycle *l)
 {
 	struct peerd *peerd = l->peerd;
+	struct retired *retired;
 
 	log_info("stopping: streams=%zu workers=%zu", stream_count(l),
 		worker_links_count(peerd->workers));
@@ -189,6 +255,8 @@ static void stop(struct lifecycle *l)
 		server_stop(peerd->server, on_server_stopped, l);
 		server_cut(peerd->server);
 	}
+	TAILQ_FOREACH (retired, &l->retired, entry)
+		server_cut(retired->server);
 }
 
 static void on_look(void *arg)
@@ -243,7 +311,9 @@ struct lifecycle *lifecycle_new(struct peerd *peerd)
 	struct lifecycle *l = xcalloc(1, sizeof(*l));
 
 	l->peerd = peerd;
+	TAILQ_INIT(&l->retired);
 	l->retry = timer_new(peerd->loop, on_retry, l);
+	l->listen_look = timer_new(peerd->loop, on_listen_look, l);
 	l->look = timer_new(peerd->loop, on_look, l);
 	l->trim = timer_new(peerd->loop, on_trim, l);
 	timer_set(l->trim, TRIM_MS);
@@ -261,6 +331,7 @@ void lifecycle_free(struct lifecycle *l)
 	l->peerd->server = NULL;
 	tls_identity_unref(l->identity);
 	timer_free(l->retry);
+	timer_free(l->listen_look);
 	timer_free(l->look);
 	timer_free(l->trim);
 	free(l);

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "peerd/connection_id.h"
+#include "peerd/listener.h"
 #include "peerd/refusal.h"
 #include "peerd/switchboard.h"
 #include "shared/alloc.h"
@@ -111,19 +112,32 @@ static uint64_t ask_worker(struct serve *serve, const struct server_dial *from,
 		on_answer, serve);
 }
 
+/* NULL, or why there is none. */
+static const char *make_pair(const struct serves *serves, int pair[2])
+{
+	if (serves->count >= SERVES_MAX)
+		return "too many dials wait for this proxy's agents";
+	if (sock_pair(pair) < 0)
+		return "this proxy is out of descriptors";
+	if (!listener_needs_fd(pair[1]))
+		return NULL;
+	close(pair[0]);
+	close(pair[1]);
+	return "this proxy is out of descriptors";
+}
+
 static void begin(struct serves *serves, uint64_t call,
 	const struct server_dial *from, const struct tunnel_entry *tunnel)
 {
 	struct server *server = serves->peerd->server;
 	struct serve *serve;
+	const char *why;
 	int pair[2];
 
-	if (serves->count >= SERVES_MAX || sock_pair(pair) < 0) {
+	why = make_pair(serves, pair);
+	if (why) {
 		server_refuse(server, call, GRPC_STATUS_RESOURCE_EXHAUSTED,
-			"offline",
-			serves->count >= SERVES_MAX
-				? "too many dials wait for this proxy's agents"
-				: "this proxy is out of descriptors");
+			"offline", why);
 		return;
 	}
 	serve = xcalloc(1, sizeof(*serve));

@@ -4,6 +4,7 @@ stubs of proto/peer.proto: peerd as server and as client. After every error the
 same connection serves the next stream, and no descriptor is left behind."""
 
 import queue
+import resource
 import shutil
 import socket
 import tempfile
@@ -675,3 +676,37 @@ def test_a_server_that_is_no_proxy(ground, host):
         host.cache.remove_proxy(far.id)
         host.routed.announce()
         far.close()
+
+
+# out of descriptors
+
+
+def test_out_of_descriptors(ground, host, proxy_channel, intact):
+    """Dials are refused with the reason; new connections wait; both work
+    again as soon as there are descriptors."""
+    pid = host.peerd.pid
+    check_echo(proxy_channel)
+    limits = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    wait_for(lambda: host.peerd.metric("peerway_peerd_streams") == 0, TIMEOUT)
+    time.sleep(0.5)  # the connection that asked for the metric is closed
+    table = descriptor_table(pid)
+    free = next(n for n in range(len(table) + 1) if n not in table)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free, limits[1]))
+    identity = ground[2].issue(str(uuid.uuid4()))
+    try:
+        stream = Stream(proxy_channel).dial()
+        stream.fails_with(
+            grpc.StatusCode.RESOURCE_EXHAUSTED, "out of descriptors"
+        )
+        stream.close()
+        with channel_to(host.peer_addr, identity) as channel:
+            with pytest.raises(grpc.FutureTimeoutError):
+                grpc.channel_ready_future(channel).result(2)
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    # a new server listens; the connection at hand is led to it
+    host.peerd.wait_log("listening anew")
+    with channel_to(host.peer_addr, identity) as channel:
+        grpc.channel_ready_future(channel).result(TIMEOUT)
+        check_echo(channel)
+    check_echo(proxy_channel)
