@@ -24,6 +24,8 @@
 #define JOIN_MAX_MS 60000
 /* A clock may be set: the certificate's age is looked at so often. */
 #define RENEW_LOOK_MS (60 * 60 * 1000)
+/* Between two renewals, should our clock be far ahead of authd's. */
+#define RENEW_REST_MS (10 * 60 * 1000)
 
 struct agent {
 	struct loop *loop;
@@ -52,7 +54,7 @@ struct agent {
 	unsigned turn; /* which server is asked next */
 };
 
-static void set_timer(struct agent *agent);
+static void set_timer(struct agent *agent, int64_t rest_ms);
 
 static char **copy_texts(const char *const *texts, size_t count)
 {
@@ -189,7 +191,7 @@ static void on_joined(void *arg, enum join_outcome outcome, const char *why)
 		log_info(
 			renewal ? "certificate renewed" : "joined the cluster");
 		backoff_succeeded(&agent->backoff);
-		set_timer(agent);
+		set_timer(agent, RENEW_REST_MS);
 		return;
 	}
 	log_at(outcome == JOIN_REFUSED ? LOG_ERROR : LOG_WARN, "cannot %s: %s",
@@ -249,20 +251,23 @@ static void on_timer(void *arg)
 	struct agent *agent = arg;
 
 	if (agent->identity && renewal_due_ms(agent->identity) > 0)
-		set_timer(agent);
+		set_timer(agent, 0);
 	else
 		ask(agent);
 }
 
-/* When to ask for a certificate, or to look at the clock again. */
-static void set_timer(struct agent *agent)
+/* When to ask for a certificate, or to look at the clock again; not before
+ * rest_ms. */
+static void set_timer(struct agent *agent, int64_t rest_ms)
 {
 	int64_t due;
 
 	if (!agent->directory)
 		return;
 	due = agent->identity ? renewal_due_ms(agent->identity) : 0;
-	timer_set(agent->timer, due < RENEW_LOOK_MS ? due : RENEW_LOOK_MS);
+	if (due > RENEW_LOOK_MS)
+		due = RENEW_LOOK_MS;
+	timer_set(agent->timer, due > rest_ms ? due : rest_ms);
 }
 
 /* The identity there is at the start, if any; gives. */
@@ -324,7 +329,7 @@ struct agent *agent_new(const struct agent_config *config, char **error_out)
 	if (identity && use_identity(agent, identity, error_out) < 0)
 		goto fail;
 	tls_identity_unref(identity);
-	set_timer(agent);
+	set_timer(agent, 0);
 	return agent;
 
 fail:

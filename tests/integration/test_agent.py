@@ -3,8 +3,10 @@
 that restarts, a certificate that others look after, names for addresses, and
 other services while it runs."""
 
+import os
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
@@ -176,3 +178,51 @@ def test_services_are_read_again_on_sighup(lone, echo):
     agent.agent.popen.send_signal(signal.SIGHUP)
     agent.agent.wait_log(r"error.*configuration stays as it was: ", mark=mark)
     check_route(proxy, "node-1", "local", service="other-echo")
+
+
+CLOCK = """
+#include <sys/time.h>
+#include <time.h>
+
+time_t time(time_t *out)
+{
+	struct timeval now;
+
+	gettimeofday(&now, 0);
+	now.tv_sec += 21 * 86400;
+	if (out)
+		*out = now.tv_sec;
+	return now.tv_sec;
+}
+"""
+
+
+@pytest.mark.skipif(
+    "PEERWAY_TEST_SLOW" in os.environ,
+    reason="sanitizers want to be loaded first",
+)
+def test_the_certificate_is_renewed_in_time(lone):
+    """Three weeks later by the agent's clock: two thirds of 30 days are over."""
+    lone.start()
+    agent = lone.agents[0]
+    files = agent.data_dir / "agent"
+    key, cert = [(files / n).read_bytes() for n in ("key.pem", "cert.pem")]
+    agent.stop()
+    (agent.dir / "token").unlink()
+    source, clock = agent.dir / "clock.c", agent.dir / "clock.so"
+    source.write_text(CLOCK)
+    subprocess.run(
+        ["cc", "-shared", "-fPIC", "-o", clock, source], check=True
+    )
+    agent.agent.env = dict(os.environ, LD_PRELOAD=str(clock))
+    mark = agent.agent.log_mark()
+    agent.start()
+    agent.agent.wait_log(r"info.*certificate renewed", mark=mark)
+    assert (files / "key.pem").read_bytes() == key
+    assert (files / "cert.pem").read_bytes() != cert
+    assert (files / "key.pem").stat().st_mode & 0o777 == 0o600
+    lone.wait_agents()
+    check_route(lone.proxies[0], "node-1", "local")
+    # once is enough, though by that clock the new one is old already
+    stays(lambda: len(
+        agent.agent.log_matches(r"certificate renewed", mark)) == 1, 2)
