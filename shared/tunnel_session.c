@@ -232,18 +232,16 @@ void tunnel_session_setup(struct tunnel_hub *hub)
 
 static int submit_settings(struct tunnel *tunnel)
 {
-	const struct tunnel_settings *settings = &tunnel->hub->settings;
+	bool proxy = tunnel->role == TUNNEL_PROXY;
 	const nghttp2_settings_entry entries[] = {
 		{NGHTTP2_SETTINGS_HEADER_TABLE_SIZE, 0},
 		{NGHTTP2_SETTINGS_INITIAL_WINDOW_SIZE,
 			TUNNEL_STREAM_WINDOW_MIN},
 		{NGHTTP2_SETTINGS_MAX_FRAME_SIZE, TUNNEL_LARGE_FRAME},
 		{NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE, TUNNEL_HEAD_BYTES},
-		tunnel->role == TUNNEL_PROXY
-			? (nghttp2_settings_entry){NGHTTP2_SETTINGS_ENABLE_PUSH,
-				  0}
-			: (nghttp2_settings_entry){NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
-				  settings->max_streams},
+		{proxy ? NGHTTP2_SETTINGS_ENABLE_PUSH
+		       : NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS,
+			proxy ? 0 : tunnel->hub->settings.max_streams},
 	};
 
 	return nghttp2_submit_settings(tunnel->session, NGHTTP2_FLAG_NONE,

@@ -335,10 +335,10 @@ static void test_goodbye_waits_for_streams(void **state)
 		scene_begin(&scene);
 		scene_pairs(&scene, 2);
 		pair = &scene.pairs[0];
-		pair->client.to_send = pair->service.to_send = 8 * MIB;
+		pair->client.to_send = pair->service.to_send = 4 * MIB;
 		pair_open(pair);
 		run_until(scene.loop, transferring, &scene, 60);
-		tunnel_close(scene.tunnels[role], 10000, "drained");
+		tunnel_close(scene.tunnels[role], 60000, "drained");
 		assert_false(tunnel_is_ready(scene.tunnels[role]));
 		run_until(scene.loop, proxy_not_ready, &scene, 60);
 		assert_int_equal(
@@ -445,14 +445,14 @@ static void test_keys_are_renewed_under_load(void **state)
 	struct pair *pair;
 
 	scene_begin(&scene);
-	scene.hubs[0]->rekey_bytes = scene.hubs[1]->rekey_bytes = MIB;
+	scene.hubs[0]->rekey_bytes = scene.hubs[1]->rekey_bytes = MIB / 4;
 	scene_pairs(&scene, 1);
 	pair = &scene.pairs[0];
-	pair->client.to_send = pair->service.to_send = 32 * MIB;
+	pair->client.to_send = pair->service.to_send = 6 * MIB;
 	pair_open(pair);
 	run_until(scene.loop, pairs_done, &scene, 60);
 	pair_check_whole(pair);
-	assert_true(scene.tunnels[0]->written < 8 * MIB);
+	assert_true(scene.tunnels[0]->written < 2 * MIB);
 	scene_end(&scene);
 }
 
