@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the integration tests; logs of every process on a failure."""
 
+import signal
+
 import pytest
 
 import services
@@ -14,6 +16,11 @@ def pytest_runtest_makereport(item, call):
         for cluster in suite.LIVE:
             for name, tail in cluster.logs():
                 report.sections.append((f"log of {name}", tail))
+
+
+def pytest_configure(config):
+    # Ended by a timeout or a service manager: clean up as after Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_unconfigure(config):
