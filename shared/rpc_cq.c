@@ -28,7 +28,9 @@ struct rpc_cq {
 	grpc_completion_queue *queue;
 	pthread_t *threads;
 	unsigned thread_count;
-	atomic_uint posted; /* completions on their way to the loop */
+	atomic_uint posted;	/* completions on their way to the loop */
+	atomic_uint running;	/* threads */
+	struct loop_task ended; /* wakes the loop when a thread has ended */
 };
 
 /* gRPC's own errors are the peer's or the network's business: whoever made
@@ -73,10 +75,17 @@ static void *run_completions(void *arg)
 			cq->queue, gpr_inf_future(GPR_CLOCK_REALTIME), NULL);
 
 		if (event.type == GRPC_QUEUE_SHUTDOWN)
-			return NULL;
+			break;
 		if (event.type == GRPC_OP_COMPLETE)
 			deliver(cq, event.tag, event.success);
 	}
+	atomic_fetch_sub(&cq->running, 1);
+	loop_post(cq->loop, &cq->ended);
+	return NULL;
+}
+
+static void on_ended(struct loop_task *task)
+{
 }
 
 void rpc_require_tls13(void)
@@ -108,9 +117,11 @@ struct rpc_cq *rpc_cq_new(struct loop *loop, unsigned threads)
 	gpr_set_log_function(on_grpc_log);
 	grpc_init();
 	cq->loop = loop;
+	cq->ended.run = on_ended;
 	cq->queue = grpc_completion_queue_create_for_next(NULL);
 	cq->threads = xcalloc(threads, sizeof(*cq->threads));
 	for (; cq->thread_count < threads; cq->thread_count++) {
+		atomic_fetch_add(&cq->running, 1);
 		if (pthread_create(&cq->threads[cq->thread_count], NULL,
 			    run_completions, cq) != 0)
 			fatal("completion thread cannot be started: %m");
@@ -133,9 +144,13 @@ void rpc_cq_free(struct rpc_cq *cq)
 	if (!cq)
 		return;
 	grpc_completion_queue_shutdown(cq->queue);
+	/* A completion that the loop has yet to run may be what lets go of a
+	 * channel, and the queue ends only when that is gone. */
+	while (atomic_load(&cq->running) > 0)
+		loop_turn(cq->loop, true);
 	for (unsigned i = 0; i < cq->thread_count; i++)
 		pthread_join(cq->threads[i], NULL);
-	while (atomic_load(&cq->posted) > 0)
+	while (atomic_load(&cq->posted) > 0 || cq->ended.queued)
 		loop_turn(cq->loop, false);
 	grpc_completion_queue_destroy(cq->queue);
 	grpc_shutdown_blocking();

@@ -111,3 +111,15 @@ def test_a_dead_peer_is_known_within_1_s_and_used_when_it_is_back(pair):
     left.wait_peer(right.id, timeout=5 * SLOW)
     # what the former connection's pings said is forgotten
     assert peer_of(left, right)["state"] == "ready"
+
+
+def test_a_stop_does_not_wait_for_a_silent_peer(pair):
+    left, right = pair
+    os.kill(right.peerd.pid, signal.SIGSTOP)
+    try:
+        # from now on there is always a ping under way
+        left.wait_peer(right.id, "unreachable", timeout=15 * SLOW)
+        left.first.close()
+        assert left.peerd.stop() == 0
+    finally:
+        os.kill(right.peerd.pid, signal.SIGCONT)
