@@ -30,15 +30,6 @@ def binary(name):
     return BUILD / ("auth" if name == "authd" else name) / name
 
 
-def binary_for_all(name, directory):
-    """A copy that every user may execute: the build may lie below a home."""
-    copy = Path(directory) / name
-    if not copy.exists():
-        shutil.copy(binary(name), copy)
-        copy.chmod(0o755)
-    return copy
-
-
 def yaml_text(value, indent=0):
     """Block YAML of dicts, lists and scalars; strings always quoted."""
     pad = "  " * indent
@@ -115,12 +106,7 @@ class Daemon(Process):
     def __init__(self, host, name):
         super().__init__(
             f"{host.name}.{name}",
-            [
-                binary_for_all(name, host.dir) if name in host.users
-                else binary(name),
-                "-c",
-                host.config_path,
-            ],
+            [binary(name), "-c", host.config_path],
             host.dir / f"{name}.log",
             user=host.users.get(name),
         )
