@@ -4,13 +4,7 @@ for the others stays readable when it has stopped cleanly (SQLite removes the
 WAL then) and a reader starts after that."""
 
 import os
-import shutil
-import tempfile
-from pathlib import Path
 
-import pytest
-
-import hosts
 import suite
 from traffic import check_route
 
@@ -41,24 +35,7 @@ def accepts(proxy):
     return False
 
 
-@pytest.fixture
-def reachable_programs(monkeypatch):
-    """Copies of the programs where any user may run them, since the build may
-    be below a directory like /root."""
-    copy = Path(tempfile.mkdtemp(prefix="pw-build-"))
-    copy.chmod(0o755)
-    for name in [*USERS, "peerctl"]:
-        target = copy / hosts.binary(name).relative_to(hosts.BUILD)
-        target.parent.mkdir()
-        shutil.copy(hosts.binary(name), target)
-    monkeypatch.setattr(hosts, "BUILD", copy)
-    yield
-    shutil.rmtree(copy)
-
-
-def test_every_daemon_under_its_own_uid(
-    reachable_programs, make_cluster, echo
-):
+def test_every_daemon_under_its_own_uid(make_cluster, echo):
     cluster = make_cluster(
         proxies=2, agents=["node-1"], services=echo.services(), users=USERS
     )
