@@ -60,15 +60,15 @@ struct conf_proxy {
 	uint32_t workers;
 	struct conf_tcp_listener *tcp_listeners;
 	unsigned tcp_listeners_count;
-	uint32_t dial_timeout;      /* ms, whole dial phase */
+	uint32_t dial_timeout;	    /* ms, whole dial phase */
 	uint32_t handshake_timeout; /* ms, TLS and request head */
 	uint32_t max_handshakes;    /* per worker, at once */
-	uint32_t max_clients;       /* per worker */
-	uint32_t max_tunnels;       /* per worker */
-	uint32_t drain_timeout;     /* ms */
-	char *min_tls;              /* of 3021: "1.2" or "1.3" */
+	uint32_t max_clients;	    /* per worker */
+	uint32_t max_tunnels;	    /* per worker */
+	uint32_t drain_timeout;	    /* ms */
+	char *min_tls;		    /* of 3021: "1.2" or "1.3" */
 	uint64_t stream_buffer_max; /* bytes held for one stalled stream */
-	uint64_t buffer_max;        /* bytes held per worker */
+	uint64_t buffer_max;	    /* bytes held per worker */
 	uint64_t peer_memory_max;   /* bytes, peerd's gRPC resource quota */
 	char *region;
 	char *zone;
@@ -143,9 +143,10 @@ struct conf {
 /* Gives the configuration, or NULL and *error_out (gives, to free()): one line
  * without newline. Opens nothing but the file (at most 1 MiB). */
 struct conf *conf_load(const char *path, char **error_out);
-/* The same from bytes; name stands for the file in errors. For tests, fuzzing. */
-struct conf *conf_parse(const char *name, const uint8_t *text, size_t len,
-	char **error_out);
+/* The same from bytes; name stands for the file in errors. For tests, fuzzing.
+ */
+struct conf *conf_parse(
+	const char *name, const uint8_t *text, size_t len, char **error_out);
 void conf_free(struct conf *conf);
 
 /* The host's uuid: conf->host_uuid, or the one in data_dir/host_uuid, made once

@@ -37,10 +37,10 @@ struct user_identity {
 
 /* Of a leaf that was verified against the host CA (user CA). 0, or -EBADMSG
  * with *reason_out a static text. The cluster must be the one given. */
-int identity_of_host(X509 *leaf, const char *cluster,
-	struct host_identity *out, const char **reason_out);
-int identity_of_user(X509 *leaf, struct user_identity *out,
+int identity_of_host(X509 *leaf, const char *cluster, struct host_identity *out,
 	const char **reason_out);
+int identity_of_user(
+	X509 *leaf, struct user_identity *out, const char **reason_out);
 
 /* hex(cluster).teleport.cluster.local, the DNS name by which proxies and auth
  * servers are verified whatever address they are dialed at. out: 600 bytes. */

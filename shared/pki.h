@@ -32,11 +32,11 @@ X509 *pki_ca_make(EVP_PKEY *key, const char *common_name, int64_t days);
 struct pki_template {
 	const char *common_name;
 	const char *const *organizations; /* NULL-ended */
-	const char *const *dns_names;     /* NULL-ended; may be NULL */
+	const char *const *dns_names;	  /* NULL-ended; may be NULL */
 	const char *const *ip_addresses;  /* NULL-ended; may be NULL */
-	const char *uri;                  /* may be NULL */
-	bool server;                      /* serverAuth besides clientAuth */
-	int64_t not_before;               /* Unix seconds */
+	const char *uri;		  /* may be NULL */
+	bool server;			  /* serverAuth besides clientAuth */
+	int64_t not_before;		  /* Unix seconds */
 	int64_t not_after;
 };
 X509 *pki_issue(const struct pki_template *template, EVP_PKEY *subject_key,
@@ -45,5 +45,5 @@ X509 *pki_issue(const struct pki_template *template, EVP_PKEY *subject_key,
 /* PEM of one certificate; gives. */
 char *pki_cert_to_pem(X509 *cert);
 /* All certificates of a PEM text; gives a stack (sk_X509_pop_free). */
-STACK_OF(X509) *pki_certs_from_pem(const char *pem, size_t len,
-	char **error_out);
+STACK_OF(X509) *
+	pki_certs_from_pem(const char *pem, size_t len, char **error_out);

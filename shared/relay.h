@@ -28,6 +28,7 @@ struct relay_result {
  * after it. */
 struct relay *relay_new(struct loop *loop, struct chan *a, struct chan *b,
 	const void *first, size_t len,
-	void (*on_end)(void *arg, const struct relay_result *result), void *arg);
+	void (*on_end)(void *arg, const struct relay_result *result),
+	void *arg);
 /* Ends it without on_end. */
 void relay_free(struct relay *relay);

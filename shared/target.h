@@ -12,10 +12,10 @@
 #include "shared/identity.h"
 
 struct target {
-	char agent[IDENTITY_NAME_MAX];   /* name, or */
-	char agent_id[37];               /* uuid; exactly one is set */
+	char agent[IDENTITY_NAME_MAX];	 /* name, or */
+	char agent_id[37];		 /* uuid; exactly one is set */
 	char service[IDENTITY_NAME_MAX]; /* empty: not named */
-	uint16_t port;                   /* 0: not given */
+	uint16_t port;			 /* 0: not given */
 };
 
 /* 0, or -EINVAL and *reason_out, a static text. */

@@ -17,11 +17,11 @@
 struct tls_identity {
 	unsigned refs;
 	X509 *leaf;
-	STACK_OF(X509) *chain; /* what is sent behind the leaf */
+	STACK_OF(X509) * chain; /* what is sent behind the leaf */
 	EVP_PKEY *key;
-	STACK_OF(X509) *host_ca;
-	STACK_OF(X509) *user_ca; /* may be empty */
-	char *cert_pem; /* leaf and chain, for gRPC */
+	STACK_OF(X509) * host_ca;
+	STACK_OF(X509) * user_ca; /* may be empty */
+	char *cert_pem;		  /* leaf and chain, for gRPC */
 	char *key_pem;
 	char *host_ca_pem;
 };
@@ -49,7 +49,7 @@ enum tls_verify {
 /* Server context: identity's certificate, trusting cas for its clients. NULL
  * and *error_out on failure. Borrows both (takes its own references). */
 SSL_CTX *tls_server_ctx(const struct tls_identity *identity,
-	STACK_OF(X509) *cas, enum tls_verify verify, char **error_out);
+	STACK_OF(X509) * cas, enum tls_verify verify, char **error_out);
 /* Client context, trusting identity's host CA. identity may lack a key (join):
  * then host_ca alone is used. */
 SSL_CTX *tls_client_ctx(const struct tls_identity *identity, char **error_out);
@@ -59,14 +59,15 @@ SSL_CTX *tls_pin_ctx(const char *pin, char **error_out);
 /* The CA of the chain the peer sent that has the pin; gives, or NULL. */
 X509 *tls_pinned_ca(SSL *ssl, const char *pin);
 
-/* In the ClientHello callback: go on with ctx's certificate, trust store, verify
- * mode, session id context and ALPN choice. */
+/* In the ClientHello callback: go on with ctx's certificate, trust store,
+ * verify mode, session id context and ALPN choice. */
 void tls_use_ctx(SSL *ssl, SSL_CTX *ctx);
 /* Server: choose protocol when it is offered, else none. Borrows protocol for
  * the life of ctx. */
 void tls_ctx_set_alpn(SSL_CTX *ctx, const char *protocol);
 
-/* Client side: expect this DNS name in the peer's certificate; sni may differ. */
+/* Client side: expect this DNS name in the peer's certificate; sni may differ.
+ */
 int tls_expect_name(SSL *ssl, const char *verify_name, const char *sni);
 int tls_set_alpn(SSL *ssl, const char *protocol);
 /* The ALPN names a ClientHello offers, for the ClientHello callback. True when
