@@ -26,7 +26,6 @@ from process import wait_for
 from traffic import (
     Beat,
     check_descriptors,
-    check_route,
     dial_until,
     echo_once,
     plain,
