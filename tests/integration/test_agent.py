@@ -198,7 +198,7 @@ time_t time(time_t *out)
 
 
 @pytest.mark.skipif(
-    "PEERWAY_TEST_SLOW" in os.environ,
+    suite.SLOW > 1,
     reason="sanitizers want to be loaded first",
 )
 def test_the_certificate_is_renewed_in_time(lone):

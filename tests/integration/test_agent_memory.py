@@ -2,11 +2,10 @@
 """An agent is small: with one idle tunnel less than 2 MiB of memory of its own
 and less than 9 MiB resident in all, also after it has carried connections."""
 
-import os
-
 import pytest
 
 import services
+import suite
 from process import wait_for
 from traffic import check_route
 
@@ -15,7 +14,7 @@ ANON_MAX = 2 * KIB * KIB
 RESIDENT_MAX = 9 * KIB * KIB
 
 pytestmark = pytest.mark.skipif(
-    "PEERWAY_TEST_SLOW" in os.environ,
+    suite.SLOW > 1,
     reason="sanitizers and valgrind have a memory of their own",
 )
 
