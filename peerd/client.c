@@ -40,6 +40,7 @@ struct client_call {
 	bool over;	  /* the status is here */
 	bool malformed;	  /* the first answer was something else */
 	struct timer *deadline;
+	struct rpc_span span;
 
 	struct rpc_tag start_tag;
 	struct rpc_tag status_tag;
@@ -143,6 +144,7 @@ static void on_status(struct rpc_tag *tag, bool ok)
 
 	call->pending--;
 	call->over = true;
+	rpc_span_end(&call->span, call->status);
 	if (call->stream) {
 		char *details = text_of(call->details);
 
@@ -180,6 +182,8 @@ static void on_started(struct rpc_tag *tag, bool ok)
 	if (call->state == CLIENT_DIALING && answered) {
 		bool established = is_established(call->received);
 
+		rpc_meter_received(call->span.meter,
+			grpc_byte_buffer_length(call->received));
 		grpc_byte_buffer_destroy(call->received);
 		call->received = NULL;
 		if (established) {
@@ -273,6 +277,7 @@ static void send_request(
 	ops[2].data.recv_initial_metadata.recv_initial_metadata =
 		&call->initial;
 	ops[3].data.recv_message.recv_message = &call->received;
+	rpc_meter_sent(call->span.meter, grpc_byte_buffer_length(message));
 	start(call, ops, 4, &call->start_tag);
 	for (size_t i = 0; i < count; i++)
 		grpc_slice_unref(metadata[i].value);
@@ -301,6 +306,8 @@ struct client_call *client_dial(
 	call->call = grpc_channel_create_call(channel_hold(channel), NULL,
 		GRPC_PROPAGATE_DEFAULTS, rpc_cq_queue(peerd->cq), path, NULL,
 		gpr_inf_future(GPR_CLOCK_MONOTONIC), NULL);
+	rpc_span_start(
+		&call->span, rpc_meter(&peerd->rpc, RPC_CLIENT, RPC_DIAL));
 	await_status(call);
 	send_request(call, dial);
 	return call;

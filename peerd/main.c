@@ -62,6 +62,7 @@ static void start(struct peerd *peerd)
 	peerd->hub.edges = edges_new(peerd->loop);
 	peerd->hub.partings = partings_new(peerd->loop);
 	peerd->hub.metrics = &peerd->metrics;
+	peerd->hub.rpc = &peerd->rpc;
 	peerd->peers = peers_new(peerd);
 	peerd->switchboard = switchboard_new(peerd);
 	control_serve(peerd);

@@ -83,6 +83,7 @@ char *meters_more(void *arg)
 	put_open_fds(out);
 	if (peerd->peers)
 		peers_metrics(peerd->peers, out);
+	rpc_meters_text(&peerd->rpc, out);
 	fclose(out);
 	return text;
 }

@@ -10,6 +10,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "peerd/rpc_meters.h"
 #include "peerd/stream.h"
 #include "shared/cache.h"
 #include "shared/conf.h"
@@ -40,6 +41,7 @@ struct peerd {
 
 	struct stream_hub hub;
 	struct metrics metrics;
+	struct rpc_meters rpc;
 
 	struct cache *cache;
 	char *cache_path;

@@ -22,6 +22,7 @@ struct ping {
 	grpc_status_code status;
 	grpc_slice details;
 	int64_t started_us;
+	struct rpc_span span;
 	void (*on_answer)(void *arg, const struct ping_answer *answer);
 	void *arg;
 };
@@ -59,6 +60,10 @@ static void on_done(struct rpc_tag *tag, bool ok)
 		.rtt_us = now_us() - ping->started_us,
 	};
 
+	if (ping->received)
+		rpc_meter_received(ping->span.meter,
+			grpc_byte_buffer_length(ping->received));
+	rpc_span_end(&ping->span, ping->status);
 	if (ping->on_answer)
 		ping->on_answer(ping->arg, &answer);
 	gpr_free(text);
@@ -108,6 +113,9 @@ struct ping *ping_start(struct channel *channel,
 	ping->started_us = now_us();
 	grpc_metadata_array_init(&ping->initial);
 	grpc_metadata_array_init(&ping->trailing);
+	rpc_span_start(&ping->span,
+		rpc_meter(&channel_peerd(channel)->rpc, RPC_CLIENT, RPC_PING));
+	rpc_meter_sent(ping->span.meter, 0);
 	ping->call = grpc_channel_create_call(channel_hold(channel), NULL,
 		GRPC_PROPAGATE_DEFAULTS,
 		rpc_cq_queue(channel_peerd(channel)->cq), path, NULL,

@@ -38,6 +38,8 @@ static void call_free(struct call *call)
 		grpc_byte_buffer_destroy(call->received);
 	if (call->call)
 		grpc_call_unref(call->call);
+	rpc_span_end(&call->span,
+		call->cancelled ? GRPC_STATUS_CANCELLED : call->status);
 	if (call->id)
 		idmap_remove(server->calls, call->id);
 	if (call->fd >= 0)
@@ -76,6 +78,7 @@ static void end_call(struct call *call, grpc_status_code status,
 		{.op = GRPC_OP_SEND_STATUS_FROM_SERVER}};
 
 	call->state = CALL_ENDING;
+	call->status = status;
 	if (call->first_frame)
 		timer_clear(call->first_frame);
 	ops[1].data.send_status_from_server.status = status;
@@ -203,6 +206,7 @@ static void on_first_frame(struct rpc_tag *tag, bool ok)
 	if (call->received)
 		grpc_byte_buffer_destroy(call->received);
 	call->received = NULL;
+	rpc_meter_received(call->span.meter, len);
 	status = request_parse(bytes ? bytes : (const uint8_t *)"",
 		bytes ? len : 0, &request, &text);
 	if (status == REQUEST_OK) {
@@ -230,6 +234,12 @@ static void read_first_frame(struct call *call)
 
 /* ---- the headers ---- */
 
+static struct rpc_meter *meter_of(const struct call *call)
+{
+	return rpc_meter(&call->server->peerd->rpc, RPC_SERVER,
+		call->method == METHOD_DIAL ? RPC_DIAL : RPC_PING);
+}
+
 static void reply_ping(struct call *call)
 {
 	grpc_byte_buffer *message = message_of("", 0);
@@ -240,6 +250,8 @@ static void reply_ping(struct call *call)
 	call->state = CALL_ENDING;
 	ops[1].data.send_message.send_message = message;
 	ops[2].data.send_status_from_server.status = GRPC_STATUS_OK;
+	rpc_meter_received(call->span.meter, 0);
+	rpc_meter_sent(call->span.meter, 0);
 	start(call, ops, 3, &call->reply_tag);
 	grpc_byte_buffer_destroy(message);
 }
@@ -276,6 +288,8 @@ void server_call_begin(struct call *call)
 	call->read_tag.run = on_first_frame;
 	call->reply_tag.run = on_replied;
 	await_close(call);
+	if (call->method != METHOD_UNKNOWN)
+		rpc_span_start(&call->span, meter_of(call));
 	if (rpc_caller(call->call, cluster, &call->caller) < 0 ||
 		!(call->caller.roles & IDENTITY_PROXY))
 		deny(call);
@@ -304,6 +318,7 @@ static void on_stream_end(void *arg, const struct stream_result *result)
 		(long long)(loop_now(call->server->peerd->loop) - call->since),
 		hex);
 	call->stream = NULL;
+	call->status = result->clean ? GRPC_STATUS_OK : GRPC_STATUS_UNAVAILABLE;
 	server_call_settle(call);
 }
 
@@ -353,6 +368,7 @@ void server_accept(struct server *server, uint64_t id, int fd)
 	message = message_of(established, sizeof(established));
 	ops[1].data.send_message.send_message = message;
 	call->reply_tag.run = on_established;
+	rpc_meter_sent(call->span.meter, sizeof(established));
 	start(call, ops, 2, &call->reply_tag);
 	grpc_byte_buffer_destroy(message);
 }

@@ -50,7 +50,9 @@ struct call {
 	char user[USER_MAX];
 	char *target; /* for the log */
 	int64_t since;
-	int fd; /* ESTABLISHING */
+	struct rpc_span span;
+	grpc_status_code status; /* ours, once it is known */
+	int fd;			 /* ESTABLISHING */
 	struct stream *stream;
 };
 

@@ -204,6 +204,9 @@ struct stream *stream_new(
 	s->setup = *setup;
 	s->call = setup->call;
 	s->fd = setup->fd;
+	s->meter = rpc_meter(hub->rpc,
+		setup->side == STREAM_CALLER ? RPC_CLIENT : RPC_SERVER,
+		RPC_DIAL);
 	s->edge.on_edge = on_edge;
 	stream_tx_init(s);
 	stream_rx_init(s);

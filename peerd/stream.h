@@ -22,6 +22,7 @@
 
 #include "peerd/edges.h"
 #include "peerd/parting.h"
+#include "peerd/rpc_meters.h"
 #include "shared/loop.h"
 #include "shared/metrics.h"
 
@@ -35,6 +36,7 @@ struct stream_hub {
 	struct edges *edges;
 	struct partings *partings;
 	struct metrics *metrics; /* indices of peerd/meters.h */
+	struct rpc_meters *rpc;
 };
 
 /* Bytes moved, kept up while streams run; read from any thread. */

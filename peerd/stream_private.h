@@ -15,6 +15,7 @@ struct stream {
 	struct stream_hub *hub;
 	struct stream_setup setup;
 	grpc_call *call;
+	struct rpc_meter *meter;
 	struct edge edge;
 	int fd;
 	atomic_uint refs;

@@ -112,6 +112,7 @@ static const char *take_frame(struct stream *s)
 		return "failed to receive from source: received invalid frame";
 	if (frame.len == 0)
 		return "received invalid data from source";
+	rpc_meter_received(s->meter, frame.offset + frame.len);
 	s->offset = frame.offset;
 	s->left = frame.len;
 	return NULL;

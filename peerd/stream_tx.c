@@ -60,6 +60,7 @@ static void tx_send(struct stream *s, grpc_slice slice, size_t len)
 		slices[1] = grpc_slice_sub_no_ref(slice, 0, len);
 	}
 	s->sending_len = len;
+	rpc_meter_sent(s->meter, header_len + len);
 	s->sending = grpc_raw_byte_buffer_create(slices, 2);
 	grpc_slice_unref(slices[0]);
 	grpc_slice_unref(slices[1]);

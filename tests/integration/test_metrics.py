@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Prometheus reads: every daemon's /metrics is as promtool wants it, and
+calls between peers stand there under the reference's names, on both sides."""
+
+import re
+import shutil
+import subprocess
+import tempfile
+import uuid
+
+import pytest
+
+import mesh
+from hosts import SLOW, Network
+from process import wait_for
+
+SERVICE = "proto.ProxyService"
+
+
+@pytest.fixture
+def pair():
+    directory = tempfile.mkdtemp(prefix="pw-metrics-")
+    network = Network()
+    pki = mesh.Pki(directory + "/pki")
+    hosts = [mesh.Host(directory, network, pki, n).start() for n in (1, 2)]
+    left, right = hosts
+    left.know(right)
+    right.know(left)
+    for host, other in ((left, right), (right, left)):
+        host.wait_peer(other.id)
+        host.first = host.worker(0)
+    yield left, right
+    for host in hosts:
+        host.close()
+    network.close()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def check_text(text):
+    """promtool's opinion of the text of /metrics."""
+    result = subprocess.run(
+        ["promtool", "check", "metrics"],
+        input=text,
+        text=True,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_every_daemon_s_metrics_pass_promtool(make_cluster, echo):
+    cluster = make_cluster(
+        proxies=2, agents=["db-1"], services=echo.services()
+    ).start()
+    for proxy in cluster.proxies:
+        proxy.dial("echo.db-1").close()
+    for daemon in cluster.daemons():
+        check_text(daemon.http("/metrics")[1])
+
+
+def carry(left, right, size):
+    """A stream from left through right that carries size bytes both ways; gives
+    how it is counted meanwhile, on either side."""
+    agent = str(uuid.uuid4())
+    right.first.tunnel_up(agent)
+    right.wait_tunnel(agent)
+    left.cache.put_tunnel(agent, right.id)
+    answer, end = left.first.connect(agent)
+    assert answer.route == left.first.ipc.ROUTE_PEER
+    with end:
+        end.sendall(b"x" * size)
+        got = 0
+        while got < size:
+            got += len(end.recv(65536))
+        return left.peerd.metrics(), right.peerd.metrics()
+
+
+def of(side, name, label="handler", method="DialNode", **more):
+    labels = {"service": SERVICE, label: method, **more}
+    text = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    return f"proxy_peer_{side}_{name}{{{text}}}"
+
+
+def test_a_call_is_counted_on_both_sides(pair):
+    left, right = pair
+    during = carry(left, right, 40000)
+    for side, metrics in zip(("client", "server"), during):
+        assert metrics[of(side, "rpc", "method")] == 1
+        assert metrics[of(side, "rpc_total", "method", code="OK")] == 0
+
+    def ended(host, side):
+        metrics = host.peerd.metrics()
+        count = metrics[of(side, "rpc_duration_seconds_count", code="OK")]
+        return count and metrics
+
+    for host, side in ((left, "client"), (right, "server")):
+        metrics = wait_for(
+            lambda: ended(host, side), 5 * SLOW, f"the {side}'s call is over"
+        )
+        assert metrics[of(side, "rpc", "method")] == 0
+        assert metrics[of(side, "rpc_total", "method", code="OK")] == 1
+        for way in ("sent", "received"):
+            # the payload, and a few bytes of framing with each message
+            size = metrics[of(side, f"message_{way}_size_sum")]
+            assert 40000 < size < 41500
+            assert metrics[of(side, f"message_{way}_size_count")] >= 4
+    sizes = [
+        re.search('le="([^"]*)"', series)[1]
+        for series in metrics
+        if series.startswith("proxy_peer_server_message_sent_size_bucket")
+        and "DialNode" in series
+    ]
+    assert sizes == [str(32 << k) for k in range(12)] + ["+Inf"]
+
+
+def test_pings_and_refusals_are_counted_by_their_status(pair):
+    left, right = pair
+    agent = str(uuid.uuid4())
+    left.cache.put_tunnel(agent, right.id)
+    answer, end = left.first.connect(agent)
+    end.close()
+    assert "offline" in answer.message or "no app" in answer.message
+    for host, side in ((left, "client"), (right, "server")):
+        metrics = host.peerd.metrics()
+        assert metrics[of(side, "rpc_total", "method", code="Unavailable")] >= 1
+        assert metrics[of(side, "rpc", "method")] == 0
+        pings = of(side, "rpc_total", "method", "Ping", code="OK")
+        assert metrics[pings] >= 1
+        check_text(host.peerd.http("/metrics")[1])
