@@ -2,12 +2,14 @@
 /* The names of what peerd counts: see meters.h. */
 #include "peerd/meters.h"
 
-#include <dirent.h>
 #include <stdio.h>
-#include <stdlib.h>
 
+#include "peerd/descriptors.h"
+#include "peerd/lifecycle.h"
 #include "peerd/peerd.h"
 #include "peerd/peers.h"
+#include "peerd/routed_link.h"
+#include "shared/sock.h"
 
 const struct metric meters_table[METER_COUNT] = {
 	[METER_STREAMS_CALLER] = {"peerway_peerd_streams", "side=\"caller\"",
@@ -53,22 +55,23 @@ const struct metric meters_table[METER_COUNT] = {
 		"agents' tunnels that end on this host", true},
 };
 
-static void put_open_fds(FILE *out)
+static void put_gauge(
+	FILE *out, const char *name, const char *help, long long value)
 {
-	DIR *dir = opendir("/proc/self/fd");
-	long count = 0;
+	fprintf(out, "# HELP %s %s\n# TYPE %s gauge\n%s %lld\n", name, help,
+		name, name, value);
+}
 
-	if (!dir)
-		return;
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	/* ".", ".." and the directory's own */
-	fprintf(out,
-		"# HELP process_open_fds open descriptors\n"
-		"# TYPE process_open_fds gauge\n"
-		"process_open_fds %ld\n",
-		count - 3);
+/* Where peers are listened for; 0: nowhere. */
+static uint16_t listening_port(const struct peerd *peerd)
+{
+	const char *addr = lifecycle_listening(peerd->lifecycle);
+	char host[SOCK_ADDR_MAX];
+	uint16_t port;
+
+	if (!addr || sock_split(addr, 3021, host, sizeof(host), &port) < 0)
+		return 0;
+	return port;
 }
 
 char *meters_more(void *arg)
@@ -80,9 +83,16 @@ char *meters_more(void *arg)
 
 	if (!out)
 		return NULL;
-	put_open_fds(out);
-	if (peerd->peers)
-		peers_metrics(peerd->peers, out);
+	descriptors_text(listening_port(peerd), out);
+	put_gauge(out, "peerway_peerd_routed_connected",
+		"1 while routed tells us of records and certificates",
+		routed_link_is_up(peerd->routed));
+	/* No certificate is not one that has expired long ago. */
+	if (peerd->identity_not_after)
+		put_gauge(out, "peerway_peerd_certificate_not_after_seconds",
+			"Unix time when this host's certificate expires",
+			(long long)peerd->identity_not_after);
+	peers_metrics(peerd->peers, out);
 	rpc_meters_text(&peerd->rpc, out);
 	fclose(out);
 	return text;

@@ -30,6 +30,6 @@ enum meter {
 
 extern const struct metric meters_table[METER_COUNT];
 
-/* Lines for what is read when asked: open descriptors, the peers one by one.
+/* Lines for what is read when asked: descriptors, peers one by one, calls.
  * arg: struct peerd. Gives, to free(). */
 char *meters_more(void *arg);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The table of other proxies: see peers.h. Owns an entry for each record and
- * its channel. Reads the cache; asked by dial.c and control.c.
+ * its channel. Reads the cache; asked by dial.c and control.c; its metrics are
+ * written by peers_text.c.
  *
  * A newcomer's trap: whether a peer takes part depends on its own record, not
  * on our strategy. While a fleet changes over, some proxies listen for peers
@@ -12,37 +13,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/queue.h>
 
 #include "peerd/clock_text.h"
-#include "peerd/health.h"
 #include "peerd/meters.h"
-#include "peerd/ping.h"
+#include "peerd/peers_private.h"
 #include "shared/alloc.h"
 #include "shared/log.h"
 #include "shared/sock.h"
-
-struct peer {
-	TAILQ_ENTRY(peer) entry;
-	struct peers *peers;
-	char id[37];
-	char hostname[256];
-	char addr[SOCK_ADDR_MAX];
-	bool draining;
-	bool seen; /* in the records that are being read */
-	bool near; /* of our own region */
-	char group[64];
-	struct channel *channel;
-	struct health health;
-	struct ping *ping;	/* under way */
-	struct timer *ping_due; /* the next one */
-};
-
-struct peers {
-	struct peerd *peerd;
-	TAILQ_HEAD(, peer) list;
-	bool overflow_logged;
-};
 
 struct peers *peers_new(struct peerd *peerd)
 {
@@ -64,16 +41,6 @@ static struct peer *find(const struct peers *peers, const char *id)
 	return NULL;
 }
 
-/* What an operator is told, and what orders dials. */
-enum peer_state {
-	PEER_CONNECTING,
-	PEER_READY,
-	PEER_DEGRADED,
-	PEER_DRAINING,
-	PEER_UNREACHABLE,
-	PEER_STATES,
-};
-
 static const struct {
 	const char *name;
 	enum candidate_health health;
@@ -90,7 +57,7 @@ static const struct {
 		METER_PEERS_UNREACHABLE},
 };
 
-static enum peer_state state_of(const struct peer *peer)
+enum peer_state peer_state(const struct peer *peer)
 {
 	enum channel_state channel = channel_state(peer->channel);
 
@@ -105,6 +72,11 @@ static enum peer_state state_of(const struct peer *peer)
 						       : PEER_READY;
 }
 
+const char *peer_state_name(const struct peer *peer)
+{
+	return states[peer_state(peer)].name;
+}
+
 static void count_states(struct peers *peers)
 {
 	struct metrics *metrics = &peers->peerd->metrics;
@@ -112,7 +84,7 @@ static void count_states(struct peers *peers)
 	struct peer *peer;
 
 	TAILQ_FOREACH (peer, &peers->list, entry)
-		counts[state_of(peer)]++;
+		counts[peer_state(peer)]++;
 	for (int i = 0; i < PEER_STATES; i++)
 		metric_set(metrics, states[i].meter, counts[i]);
 }
@@ -190,8 +162,8 @@ static void on_state(void *arg)
 
 	if (channel_state(peer->channel) != CHANNEL_UNREACHABLE) {
 		health_forget(&peer->health);
-		log_info("peer %s: peer=%s addr=%s",
-			states[state_of(peer)].name, peer->id, peer->addr);
+		log_info("peer %s: peer=%s addr=%s", peer_state_name(peer),
+			peer->id, peer->addr);
 	}
 	ping_now(peer);
 	count_states(peer->peers);
@@ -352,7 +324,7 @@ struct candidate_rank peers_rank(
 	if (!peer)
 		return (struct candidate_rank){.health = CANDIDATE_UNREACHABLE};
 	return (struct candidate_rank){
-		.health = states[state_of(peer)].health,
+		.health = states[peer_state(peer)].health,
 		.far = !peer->near,
 		.latency_us = peer->health.latency_us,
 	};
@@ -374,7 +346,7 @@ static json_t *peer_json(const struct peer *peer)
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:s, s:s, "
 			 "s:b, s:f, s:f, s:I, s:I}",
 		"id", peer->id, "hostname", peer->hostname, "addr", peer->addr,
-		"state", states[state_of(peer)].name, "streams",
+		"state", peer_state_name(peer), "streams",
 		(int)channel_streams(peer->channel), "bytes_sent",
 		(json_int_t)atomic_load(&totals->sent), "bytes_received",
 		(json_int_t)atomic_load(&totals->received), "last_error", error,
@@ -399,93 +371,4 @@ json_t *peers_json(const struct peers *peers)
 			json_array_append_new(list, one);
 	}
 	return list;
-}
-
-/* Label values of Prometheus text: a record's text may hold anything. */
-static void put_label(FILE *out, const char *name, const char *value)
-{
-	fprintf(out, "%s=\"", name);
-	for (; *value; value++) {
-		if (*value == '\n')
-			fputs("\\n", out);
-		else if (*value == '"' || *value == '\\')
-			fprintf(out, "\\%c", *value);
-		else
-			fputc(*value, out);
-	}
-	fputc('"', out);
-}
-
-static void put_series(FILE *out, const struct peer *peer, const char *metric)
-{
-	fprintf(out, "%s{", metric);
-	put_label(out, "local_id", peer->peers->peerd->id);
-	fputc(',', out);
-	put_label(out, "peer_id", peer->id);
-	fputc(',', out);
-	put_label(out, "peer_host", peer->hostname);
-	fputc(',', out);
-	put_label(out, "peer_group", peer->group);
-	fputs("} ", out);
-}
-
-static void put_connection(FILE *out, const struct peer *peer)
-{
-	fputs("proxy_peer_client_connections{", out);
-	put_label(out, "local_id", peer->peers->peerd->id);
-	fputc(',', out);
-	put_label(out, "remote_id", peer->id);
-	fprintf(out, ",state=\"%s\"} 1\n",
-		channel_state(peer->channel) == CHANNEL_READY ? "READY"
-		: channel_state(peer->channel) == CHANNEL_UNREACHABLE
-			? "TRANSIENT_FAILURE"
-			: "CONNECTING");
-}
-
-/* One family of the text: its head, then a line for each peer. */
-static void put_family(FILE *out, const struct peers *peers, const char *name,
-	const char *type, const char *help,
-	void (*put)(FILE *out, const struct peer *peer))
-{
-	const struct peer *peer;
-
-	fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
-	TAILQ_FOREACH (peer, &peers->list, entry)
-		put(out, peer);
-}
-
-#define PINGS "teleport_proxy_peer_client_pings_total"
-#define FAILED_PINGS "teleport_proxy_peer_client_failed_pings_total"
-#define LATENCY "peerway_peerd_peer_latency_seconds"
-
-static void put_pings(FILE *out, const struct peer *peer)
-{
-	put_series(out, peer, PINGS);
-	fprintf(out, "%llu\n", (unsigned long long)peer->health.pings);
-}
-
-static void put_failed_pings(FILE *out, const struct peer *peer)
-{
-	put_series(out, peer, FAILED_PINGS);
-	fprintf(out, "%llu\n", (unsigned long long)peer->health.failed);
-}
-
-static void put_latency(FILE *out, const struct peer *peer)
-{
-	if (!peer->health.latency_us)
-		return;
-	put_series(out, peer, LATENCY);
-	fprintf(out, "%.6f\n", (double)peer->health.latency_us / 1e6);
-}
-
-void peers_metrics(const struct peers *peers, FILE *out)
-{
-	put_family(out, peers, "proxy_peer_client_connections", "gauge",
-		"connections to peers by gRPC's state", put_connection);
-	put_family(out, peers, PINGS, "counter",
-		"pings to peers, the failed ones too", put_pings);
-	put_family(out, peers, FAILED_PINGS, "counter",
-		"pings that a peer did not answer", put_failed_pings);
-	put_family(out, peers, LATENCY, "gauge",
-		"smoothed round trip of a ping", put_latency);
 }

@@ -215,9 +215,13 @@ class Routed:
             link.close()
 
     def close(self):
-        self.listener.close()
-        for link in self.links:
-            link.close()
+        # a thread that waits in one of them would keep it open
+        for end in [self.listener, *(link.socket for link in self.links)]:
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+            end.close()
 
 
 def echo(fd):

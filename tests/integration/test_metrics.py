@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+import time
 import uuid
 
 import pytest
@@ -128,3 +129,68 @@ def test_pings_and_refusals_are_counted_by_their_status(pair):
         pings = of(side, "rpc_total", "method", "Ping", code="OK")
         assert metrics[pings] >= 1
         check_text(host.peerd.http("/metrics")[1])
+
+
+def test_peers_and_their_connections_have_series(pair):
+    left, right = pair
+    carry(left, right, 5000)
+    metrics = left.peerd.metrics()
+    peer = (
+        f'local_id="{left.id}",peer_id="{right.id}",'
+        f'peer_host="host-{right.id[:4]}",peer_group=""'
+    )
+    assert metrics[f'peerway_peerd_peer_state{{{peer},state="ready"}}'] == 1
+    for way in ("sent", "received"):
+        assert metrics[
+            f'peerway_peerd_peer_bytes_total{{{peer},direction="{way}"}}'
+        ] == 5000
+    assert f"peerway_peerd_peer_streams{{{peer}}}" in metrics
+    last = metrics[f"peerway_peerd_peer_last_latency_seconds{{{peer}}}"]
+    assert 0 < last < SLOW
+    served = [
+        series
+        for series in metrics
+        if series.startswith("proxy_peer_server_connections{")
+    ]
+    # right's only connection to us, by socket addresses
+    assert len(served) == 1
+    assert f'local_id="{left.peer_addr}"' in served[0]
+    assert served[0].endswith('state="SERVER_CONN"}')
+
+
+def test_a_host_s_own_limits_have_series(pair):
+    metrics = pair[0].peerd.metrics()
+    assert 0 < metrics["process_open_fds"] < metrics["process_max_fds"]
+    assert metrics["peerway_peerd_routed_connected"] == 1
+    # mesh.Pki signs for two days
+    left = metrics["peerway_peerd_certificate_not_after_seconds"] - time.time()
+    assert 86400 < left <= 2 * 86400
+    pair[0].routed.close()
+    wait_for(
+        lambda: pair[0].peerd.metric("peerway_peerd_routed_connected") == 0,
+        5 * SLOW,
+        "the lost routed shows",
+    )
+
+
+def test_a_name_that_is_no_text_does_not_spoil_the_page(pair):
+    left, right = pair
+    record = left.cache.record.ProxyRecord(
+        id=right.id,
+        hostname="host-HERE",
+        peer_addr=right.peer_addr,
+        strategy=left.cache.strategy(True),
+    ).SerializeToString()
+    # python's protobuf would refuse to write it
+    left.cache.db.execute(
+        "UPDATE proxy SET record = ? WHERE id = ?",
+        [record.replace(b"HERE", b'\xff"\n\xfe'), right.id],
+    )
+    left.cache.db.commit()
+    left.routed.announce()
+    wait_for(
+        lambda: 'peer_host="?"' in left.peerd.http("/metrics")[1],
+        5 * SLOW,
+        "the new name",
+    )
+    check_text(left.peerd.http("/metrics")[1])
