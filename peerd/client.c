@@ -14,10 +14,12 @@
 #include <grpc/slice.h>
 #include <grpc/support/alloc.h>
 #include <grpc/support/time.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "peerd/connection_id.h"
+#include "peerd/ext.h"
 #include "peerd/frame.h"
 #include "peerd/refusal.h"
 #include "shared/alloc.h"
@@ -49,6 +51,8 @@ struct client_call {
 	grpc_status_code status;
 	grpc_slice details;
 	grpc_byte_buffer *received;
+	unsigned ext;	      /* announced, then what the peer announced too */
+	struct credit credit; /* EXT_CREDIT; the stream's once joined */
 
 	void (*on_answer)(void *arg, const struct client_answer *answer);
 	void *arg;
@@ -74,6 +78,7 @@ static void call_settle(struct client_call *call)
 	if (call->received)
 		grpc_byte_buffer_destroy(call->received);
 	grpc_call_unref(call->call);
+	credit_end(&call->credit, &call->hub->credit);
 	timer_free(call->deadline);
 	channel_let_go(call->channel);
 	loop_free_later(call->loop, free, call);
@@ -97,18 +102,19 @@ static char *text_of(grpc_slice slice)
 		GRPC_SLICE_LENGTH(slice));
 }
 
-static char *trailer(const struct client_call *call, const char *key)
+/* NULL: none. Gives. */
+static char *value_of(const grpc_metadata_array *array, const char *key)
 {
-	for (size_t i = 0; i < call->trailing.count; i++) {
-		if (!grpc_slice_str_cmp(call->trailing.metadata[i].key, key))
-			return text_of(call->trailing.metadata[i].value);
+	for (size_t i = 0; i < array->count; i++) {
+		if (!grpc_slice_str_cmp(array->metadata[i].key, key))
+			return text_of(array->metadata[i].value);
 	}
 	return NULL;
 }
 
 static void tell_failure(struct client_call *call)
 {
-	char *reason = trailer(call, PEERD_KEY_REASON);
+	char *reason = value_of(&call->trailing, PEERD_KEY_REASON);
 	char *details = text_of(call->details);
 	char *text;
 
@@ -251,36 +257,65 @@ static bool is_header_text(const char *text)
 	return true;
 }
 
+/* What a call says of itself, of ours only. */
+struct call_metadata {
+	grpc_metadata list[4];
+	size_t count;
+};
+
+static void add_metadata(
+	struct call_metadata *metadata, const char *key, const char *value)
+{
+	grpc_metadata *one = &metadata->list[metadata->count];
+
+	if (!is_header_text(value))
+		return;
+	one->key = grpc_slice_from_static_string(key);
+	one->value = grpc_slice_from_copied_string(value);
+	metadata->count++;
+}
+
+static void make_metadata(struct client_call *call,
+	const struct client_dial *dial, struct call_metadata *out)
+{
+	char hex[2 * CONNECTION_ID_SIZE + 1];
+	char names[EXT_TEXT_MAX];
+	char credit[24] = "";
+
+	connection_id_format(dial->connection_id, hex);
+	ext_format(call->ext, names);
+	if (call->ext & EXT_CREDIT)
+		snprintf(credit, sizeof(credit), "%lld",
+			(long long)credit_begin(
+				&call->credit, &call->hub->credit));
+	out->count = 0;
+	add_metadata(out, PEERD_KEY_CONNECTION, hex);
+	add_metadata(out, PEERD_KEY_USER, dial->user);
+	add_metadata(out, EXT_KEY, names);
+	add_metadata(out, EXT_CREDIT_KEY, credit);
+}
+
 static void send_request(
 	struct client_call *call, const struct client_dial *dial)
 {
 	grpc_byte_buffer *message = first_frame(dial->fields);
-	char hex[2 * CONNECTION_ID_SIZE + 1];
+	struct call_metadata metadata;
 	grpc_op ops[4] = {{.op = GRPC_OP_SEND_INITIAL_METADATA},
 		{.op = GRPC_OP_SEND_MESSAGE},
 		{.op = GRPC_OP_RECV_INITIAL_METADATA},
 		{.op = GRPC_OP_RECV_MESSAGE}};
-	grpc_metadata metadata[2];
-	size_t count = 1;
 
-	connection_id_format(dial->connection_id, hex);
-	metadata[0].key = grpc_slice_from_static_string(PEERD_KEY_CONNECTION);
-	metadata[0].value = grpc_slice_from_copied_string(hex);
-	if (is_header_text(dial->user)) {
-		metadata[1].key = grpc_slice_from_static_string(PEERD_KEY_USER);
-		metadata[1].value = grpc_slice_from_copied_string(dial->user);
-		count = 2;
-	}
-	ops[0].data.send_initial_metadata.metadata = metadata;
-	ops[0].data.send_initial_metadata.count = count;
+	make_metadata(call, dial, &metadata);
+	ops[0].data.send_initial_metadata.metadata = metadata.list;
+	ops[0].data.send_initial_metadata.count = metadata.count;
 	ops[1].data.send_message.send_message = message;
 	ops[2].data.recv_initial_metadata.recv_initial_metadata =
 		&call->initial;
 	ops[3].data.recv_message.recv_message = &call->received;
 	rpc_meter_sent(call->span.meter, grpc_byte_buffer_length(message));
 	start(call, ops, 4, &call->start_tag);
-	for (size_t i = 0; i < count; i++)
-		grpc_slice_unref(metadata[i].value);
+	for (size_t i = 0; i < metadata.count; i++)
+		grpc_slice_unref(metadata.list[i].value);
 	grpc_byte_buffer_destroy(message);
 }
 
@@ -294,6 +329,7 @@ struct client_call *client_dial(
 	call->channel = channel;
 	call->loop = peerd->loop;
 	call->hub = &peerd->hub;
+	call->ext = peerd->ext;
 	call->on_answer = dial->on_answer;
 	call->arg = dial->arg;
 	call->details = grpc_empty_slice();
@@ -333,6 +369,22 @@ static void on_stream_end(void *arg, const struct stream_result *result)
 	call_settle(call);
 }
 
+/* What both have announced. */
+static void settle_extensions(struct client_call *call, uint64_t *allowed_out)
+{
+	char *names = value_of(&call->initial, EXT_KEY);
+	char *credit = value_of(&call->initial, EXT_CREDIT_KEY);
+
+	call->ext &= names ? ext_parse(names, strlen(names)) : 0;
+	*allowed_out =
+		credit ? ext_parse_credit(credit, strlen(credit), CREDIT_MAX)
+		       : 0;
+	if (!(call->ext & EXT_CREDIT))
+		credit_end(&call->credit, &call->hub->credit);
+	free(names);
+	free(credit);
+}
+
 struct stream *client_join(struct client_call *call, int fd, bool raw,
 	void (*on_end)(void *arg, const struct stream_result *result),
 	void *arg)
@@ -348,6 +400,10 @@ struct stream *client_join(struct client_call *call, int fd, bool raw,
 	};
 
 	assert(call->state == CLIENT_ANSWERED);
+	settle_extensions(call, &setup.allowed);
+	setup.ext = call->ext;
+	setup.credit = call->credit;
+	call->credit.out = 0; /* the stream's now */
 	call->state = CLIENT_JOINED;
 	channel_count_stream(call->channel, 1);
 	call->on_end = on_end;

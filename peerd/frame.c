@@ -11,7 +11,6 @@
 #include "peerd/frame.h"
 
 #include <assert.h>
-#include <stdbool.h>
 
 enum wire { WIRE_VARINT, WIRE_64BIT, WIRE_LENGTH, WIRE_32BIT = 5 };
 
@@ -24,8 +23,10 @@ enum field {
 };
 
 #define DATA_FIELD_BYTES 1
+#define CREDIT_FIELD_BYTES 1
+#define CREDIT_FIELD_BLOCKED 2
 
-static size_t put_varint(uint8_t *out, size_t value)
+static size_t put_varint(uint8_t *out, uint64_t value)
 {
 	size_t n = 0;
 
@@ -43,13 +44,48 @@ size_t frame_data_header(uint8_t out[FRAME_HEADER_MAX], size_t len)
 	size_t inner_len = 0;
 	size_t n = 0;
 
-	assert(len > 0 && len <= FRAME_DATA_MAX);
+	assert(len > 0 && len <= FRAME_DATA_64K);
 	inner[inner_len++] = DATA_FIELD_BYTES << 3 | WIRE_LENGTH;
 	inner_len += put_varint(inner + inner_len, len);
 
 	out[n++] = FIELD_DATA << 3 | WIRE_LENGTH;
 	n += put_varint(out + n, inner_len + len);
 	for (size_t i = 0; i < inner_len; i++)
+		out[n++] = inner[i];
+	return n;
+}
+
+/* A variant's tag, and its length when that is below 128. */
+static size_t put_head(uint8_t *out, enum field field, size_t len)
+{
+	size_t n = put_varint(out, (uint64_t)field << 3 | WIRE_LENGTH);
+
+	out[n++] = (uint8_t)len;
+	return n;
+}
+
+size_t frame_eof(uint8_t out[FRAME_CONTROL_MAX])
+{
+	return put_head(out, FIELD_EOF, 0);
+}
+
+size_t frame_credit(
+	uint8_t out[FRAME_CONTROL_MAX], uint64_t bytes, bool blocked)
+{
+	uint8_t inner[FRAME_CONTROL_MAX];
+	size_t len = 0;
+	size_t n;
+
+	if (bytes) {
+		inner[len++] = CREDIT_FIELD_BYTES << 3 | WIRE_VARINT;
+		len += put_varint(inner + len, bytes);
+	}
+	if (blocked) {
+		inner[len++] = CREDIT_FIELD_BLOCKED << 3 | WIRE_VARINT;
+		inner[len++] = 1;
+	}
+	n = put_head(out, FIELD_CREDIT, len);
+	for (size_t i = 0; i < len; i++)
 		out[n++] = inner[i];
 	return n;
 }
@@ -159,15 +195,46 @@ static enum frame_kind kind_of_field(uint64_t number)
 	case FIELD_DATA:
 		return FRAME_DATA;
 	case FIELD_EOF:
+		return FRAME_EOF;
 	case FIELD_CREDIT:
-		return FRAME_EXTENSION;
+		return FRAME_CREDIT;
 	}
 	return FRAME_NONE;
 }
 
-/* Reads a Data message of len bytes; leaves frame's payload as it was when it
- * has no Bytes. */
-static bool read_data(struct cursor *c, size_t len, struct frame *frame)
+/* Reads one field of a Data; what has no Bytes leaves the payload as it was. */
+static bool take_data(struct cursor *c, uint64_t number, unsigned wire,
+	size_t len, struct frame *frame)
+{
+	if (number != DATA_FIELD_BYTES)
+		return true;
+	frame->offset = c->at;
+	frame->len = len;
+	return wire == WIRE_LENGTH;
+}
+
+static bool take_credit(struct cursor *c, uint64_t number, unsigned wire,
+	size_t len, struct frame *frame)
+{
+	struct cursor look = *c;
+	uint64_t value;
+
+	if (number != CREDIT_FIELD_BYTES && number != CREDIT_FIELD_BLOCKED)
+		return true;
+	if (wire != WIRE_VARINT || !next_varint(&look, &value))
+		return false;
+	if (number == CREDIT_FIELD_BYTES)
+		frame->credit = value;
+	else
+		frame->blocked = value != 0;
+	return true;
+}
+
+/* Reads a variant's message of len bytes, field by field; each is shown to take
+ * and then skipped. */
+static bool read_fields(struct cursor *c, size_t len, struct frame *frame,
+	bool (*take)(struct cursor *c, uint64_t number, unsigned wire,
+		size_t len, struct frame *frame))
 {
 	size_t outer_end = c->end;
 	bool ok = true;
@@ -178,14 +245,9 @@ static bool read_data(struct cursor *c, size_t len, struct frame *frame)
 		unsigned wire;
 		size_t field_len;
 
-		ok = next_field(c, &number, &wire, &field_len);
-		if (ok && number == DATA_FIELD_BYTES) {
-			if (wire != WIRE_LENGTH)
-				return false;
-			frame->offset = c->at;
-			frame->len = field_len;
-		}
-		ok = ok && skip_field(c, wire, field_len);
+		ok = next_field(c, &number, &wire, &field_len) &&
+		     take(c, number, wire, field_len, frame) &&
+		     skip_field(c, wire, field_len);
 	}
 	c->end = outer_end;
 	return ok;
@@ -212,8 +274,10 @@ struct frame frame_parse(const struct iovec *pieces, size_t count)
 			return malformed;
 		if (kind != FRAME_NONE && kind != frame.kind)
 			frame = (struct frame){.kind = kind};
-		if (kind == FRAME_DATA) {
-			if (!read_data(&c, len, &frame))
+		if (kind == FRAME_DATA || kind == FRAME_CREDIT) {
+			if (!read_fields(&c, len, &frame,
+				    kind == FRAME_DATA ? take_data
+						       : take_credit))
 				return malformed;
 			continue;
 		}

@@ -38,6 +38,14 @@ bool half_wake(struct half *half)
 	return false;
 }
 
+bool half_take(struct half *half)
+{
+	int expected = HALF_WAITING;
+
+	return atomic_compare_exchange_strong(
+		&half->state, &expected, HALF_BUSY);
+}
+
 bool half_stop(struct half *half)
 {
 	atomic_store(&half->stop, true);

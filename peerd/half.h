@@ -29,6 +29,9 @@ struct half {
 bool half_park(struct half *half);
 /* By anyone. True: it was waiting and is the caller's now. */
 bool half_wake(struct half *half);
+/* By anyone. True: it was waiting and is the caller's now; else nothing has
+ * happened. */
+bool half_take(struct half *half);
 /* By anyone: half_wake(), after telling it to stop. */
 bool half_stop(struct half *half);
 /* By the holder: nobody will hold it again. */

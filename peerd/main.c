@@ -11,6 +11,7 @@
 
 #include "peerd/channel.h"
 #include "peerd/control.h"
+#include "peerd/ext.h"
 #include "peerd/lifecycle.h"
 #include "peerd/meters.h"
 #include "peerd/peers.h"
@@ -63,6 +64,8 @@ static void start(struct peerd *peerd)
 	peerd->hub.partings = partings_new(peerd->loop);
 	peerd->hub.metrics = &peerd->metrics;
 	peerd->hub.rpc = &peerd->rpc;
+	peerd->hub.credit.max = (int64_t)peerd->conf->proxy.peer_memory_max;
+	peerd->ext = peerd->conf->proxy.peer_plain ? 0 : EXT_ALL;
 	peerd->peers = peers_new(peerd);
 	peerd->switchboard = switchboard_new(peerd);
 	control_serve(peerd);

@@ -24,6 +24,8 @@ const struct metric meters_table[METER_COUNT] = {
 		"received for a reader that does not read; gRPC's own buffers "
 		"are bounded by peer_memory_max",
 		true},
+	[METER_STREAMS_BLOCKED] = {"peerway_peerd_streams_blocked", NULL,
+		"streams whose reader takes less than comes", true},
 	[METER_DIALS_SIBLING] = {"peerway_peerd_dials_total",
 		"outcome=\"sibling\"", "workers' dials by their outcome",
 		false},

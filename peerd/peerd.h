@@ -40,6 +40,7 @@ struct peerd {
 	int64_t identity_not_after; /* Unix seconds */
 
 	struct stream_hub hub;
+	unsigned ext; /* enum ext: what we announce */
 	struct metrics metrics;
 	struct rpc_meters rpc;
 

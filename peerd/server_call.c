@@ -11,6 +11,7 @@
 #include <grpc/byte_buffer.h>
 #include <grpc/slice.h>
 #include <grpc/support/alloc.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -44,6 +45,7 @@ static void call_free(struct call *call)
 		idmap_remove(server->calls, call->id);
 	if (call->fd >= 0)
 		close(call->fd);
+	credit_end(&call->credit, &server->peerd->hub.credit);
 	timer_free(call->first_frame);
 	free(call->target);
 	loop_free_later(server->peerd->loop, free, call);
@@ -159,12 +161,16 @@ static void metadata_value(
 
 static void take_metadata(struct call *call)
 {
-	char hex[2 * CONNECTION_ID_SIZE + 2];
+	char text[256];
 
-	metadata_value(call, PEERD_KEY_CONNECTION, hex, sizeof(hex));
-	if (!connection_id_parse(hex, call->connection_id))
+	metadata_value(call, PEERD_KEY_CONNECTION, text, sizeof(text));
+	if (!connection_id_parse(text, call->connection_id))
 		connection_id_make(call->connection_id);
 	metadata_value(call, PEERD_KEY_USER, call->user, sizeof(call->user));
+	metadata_value(call, EXT_KEY, text, sizeof(text));
+	call->ext = ext_parse(text, strlen(text)) & call->server->peerd->ext;
+	metadata_value(call, EXT_CREDIT_KEY, text, sizeof(text));
+	call->allowed = ext_parse_credit(text, strlen(text), CREDIT_MAX);
 }
 
 static void dial(struct call *call, const struct request *request)
@@ -329,6 +335,9 @@ static void on_established(struct rpc_tag *tag, bool ok)
 		.side = STREAM_CALLEE,
 		.call = call->call,
 		.fd = call->fd,
+		.ext = call->ext,
+		.allowed = call->allowed,
+		.credit = call->credit,
 		.on_end = on_stream_end,
 		.arg = call,
 	};
@@ -336,6 +345,7 @@ static void on_established(struct rpc_tag *tag, bool ok)
 	call->pending--;
 	if (ok && !call->closed) {
 		call->fd = -1;
+		call->credit.out = 0; /* the stream's now */
 		call->state = CALL_JOINED;
 		call->stream = stream_new(&call->server->peerd->hub, &setup);
 	}
@@ -350,13 +360,35 @@ static struct call *find_dialing(struct server *server, uint64_t id)
 								    : NULL;
 }
 
+/* Our answer to the caller's extensions; values are the caller's to unref. */
+static size_t answer_extensions(struct call *call, grpc_metadata out[2])
+{
+	struct credit_pool *pool = &call->server->peerd->hub.credit;
+	char text[EXT_TEXT_MAX];
+	size_t count = 0;
+
+	if (ext_format(call->ext, text) > 0) {
+		out[count].key = grpc_slice_from_static_string(EXT_KEY);
+		out[count++].value = grpc_slice_from_copied_string(text);
+	}
+	if (call->ext & EXT_CREDIT) {
+		snprintf(text, sizeof(text), "%lld",
+			(long long)credit_begin(&call->credit, pool));
+		out[count].key = grpc_slice_from_static_string(EXT_CREDIT_KEY);
+		out[count++].value = grpc_slice_from_copied_string(text);
+	}
+	return count;
+}
+
 void server_accept(struct server *server, uint64_t id, int fd)
 {
 	static const char established[] = {0x12, 0x00};
 	struct call *call = find_dialing(server, id);
 	grpc_op ops[2] = {{.op = GRPC_OP_SEND_INITIAL_METADATA},
 		{.op = GRPC_OP_SEND_MESSAGE}};
+	grpc_metadata metadata[2];
 	grpc_byte_buffer *message;
+	size_t count;
 
 	if (!call) {
 		close(fd);
@@ -367,9 +399,14 @@ void server_accept(struct server *server, uint64_t id, int fd)
 	call->fd = fd;
 	message = message_of(established, sizeof(established));
 	ops[1].data.send_message.send_message = message;
+	count = answer_extensions(call, metadata);
+	ops[0].data.send_initial_metadata.metadata = metadata;
+	ops[0].data.send_initial_metadata.count = count;
 	call->reply_tag.run = on_established;
 	rpc_meter_sent(call->span.meter, sizeof(established));
 	start(call, ops, 2, &call->reply_tag);
+	for (size_t i = 0; i < count; i++)
+		grpc_slice_unref(metadata[i].value);
 	grpc_byte_buffer_destroy(message);
 }
 

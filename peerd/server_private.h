@@ -7,6 +7,7 @@
  */
 
 #include "peerd/connection_id.h"
+#include "peerd/ext.h"
 #include "peerd/server.h"
 #include "shared/identity.h"
 
@@ -48,7 +49,11 @@ struct call {
 	struct host_identity caller;
 	uint8_t connection_id[CONNECTION_ID_SIZE];
 	char user[USER_MAX];
-	char *target; /* for the log */
+	unsigned ext;	      /* announced by the caller and by us */
+	uint64_t allowed;     /* EXT_CREDIT: what the caller lets us send */
+	struct credit credit; /* what we let it send; the stream's once joined
+			       */
+	char *target;	      /* for the log */
 	int64_t since;
 	struct rpc_span span;
 	grpc_status_code status; /* ours, once it is known */

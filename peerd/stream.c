@@ -5,8 +5,8 @@
  *
  * Runs on the loop's thread and on gRPC's completion thread, without locks.
  * The parts that only one thread may touch are marked. References: one for each
- * direction, one for the call's end, one for each batch or posted task beside
- * them; the last one posts the end to the loop.
+ * direction, one for receiving, one for the call's end, one for each batch or
+ * posted task beside them; the last one posts the end to the loop.
  *
  * A newcomer's trap: RECV_STATUS and RECV_CLOSE say that the call is over, not
  * that what it brought has been written to the descriptor. Only the receiving
@@ -63,8 +63,14 @@ void stream_start(struct stream *s, const grpc_op *op, struct rpc_tag *tag)
 	(void)error;
 }
 
-/* From now on the end has a deadline. */
-static void post_guard(struct stream *s)
+void stream_note_eof(struct stream *s, const char *who)
+{
+	const char *none = NULL;
+
+	atomic_compare_exchange_strong(&s->first_end, &none, who);
+}
+
+void stream_expect_end(struct stream *s)
 {
 	if (atomic_exchange(&s->guard_posted, true))
 		return;
@@ -83,7 +89,7 @@ void stream_send_status(
 		op.data.send_status_from_server.status_details = &details;
 		stream_ref(s);
 		stream_start(s, &op, &s->finish_tag);
-		post_guard(s);
+		stream_expect_end(s);
 	}
 	grpc_slice_unref(details);
 }
@@ -94,7 +100,7 @@ void stream_send_close(struct stream *s)
 
 	stream_ref(s);
 	stream_start(s, &op, &s->finish_tag);
-	post_guard(s);
+	stream_expect_end(s);
 }
 
 static void on_finished(struct rpc_tag *tag, bool ok)
@@ -189,9 +195,10 @@ static void run_end(struct loop_task *task)
 	};
 
 	timer_free(s->guard);
-	close_fd(s);
+	stream_rx_deinit(s);
 	metric_add(s->hub->metrics, side_meter(s), -1);
 	s->setup.on_end(s->setup.arg, &result);
+	close_fd(s);
 	loop_free_later(s->hub->loop, free, s);
 }
 
@@ -214,14 +221,17 @@ struct stream *stream_new(
 		(struct rpc_tag){.where = RPC_INLINE, .run = on_finished};
 	s->guard_task.run = run_guard;
 	s->end_task.run = run_end;
-	atomic_store(&s->refs, 4); /* tx, rx, the call's end, and ours here */
+	/* tx, rx, receiving, the call's end, and ours here */
+	atomic_store(&s->refs, 5);
 	metric_add(hub->metrics, side_meter(s), 1);
 	if (edges_add(hub->edges, s->fd, &s->edge) < 0) {
 		stream_cut(s, "descriptor cannot be watched");
 		stream_half_done(s, &s->tx);
 		stream_half_done(s, &s->rx);
+		stream_unref(s); /* nothing is received */
 	} else {
 		stream_rx_receive(s);
+		stream_rx_pump(s);
 		stream_tx_pump(s);
 	}
 	stream_unref(s);
@@ -232,9 +242,11 @@ void stream_call_over(
 	struct stream *s, grpc_status_code status, const char *details)
 {
 	bool callee = s->setup.side == STREAM_CALLEE;
+	const char *first_end = atomic_load(&s->first_end);
 
 	s->call_over = true;
-	stream_note_end(s, status == GRPC_STATUS_OK, details);
+	stream_note_end(s, status == GRPC_STATUS_OK,
+		status == GRPC_STATUS_OK && first_end ? first_end : details);
 	stream_tx_stop(s);
 	/* What has arrived is still written: all of it when the far end ended
 	 * in order, and what is at hand when a caller hung up, which is how

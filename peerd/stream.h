@@ -6,13 +6,20 @@
  * frames, Data frames the other way become bytes, until either side ends.
  *
  * Two threads run it: gRPC's completion thread and the loop. Each direction
- * belongs to whoever holds its half (half.h); nobody holds a lock.
+ * belongs to whoever holds its half (half.h); nobody holds a lock while it
+ * works.
  *
- * One message is under way in each direction and none is read ahead, so a
- * reader that stops makes gRPC's flow control stop the far writer.
+ * What the two peers announced (ext.h) decides two things.
  *
- * Half-close does not exist between peers that announced nothing: the end of
- * either side ends the stream, after what was on its way has been delivered.
+ *  - eof: the end of one direction is carried over and the other goes on. The
+ *    stream ends when both have ended, or at once when it is torn. Without it
+ *    the end of either side ends the stream, after what was on its way has been
+ *    delivered, as the reference has it.
+ *  - credit: messages are always received, so that what is said about one
+ *    direction is not held up by the other; how much may wait for a reader is
+ *    bounded by credit.h. Without it no message is received before the last one
+ *    has been written, so a reader that stops makes gRPC's flow control stop
+ *    the far writer.
  */
 
 #include <grpc/grpc.h>
@@ -20,6 +27,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "peerd/credit.h"
 #include "peerd/edges.h"
 #include "peerd/parting.h"
 #include "peerd/rpc_meters.h"
@@ -37,6 +45,7 @@ struct stream_hub {
 	struct partings *partings;
 	struct metrics *metrics; /* indices of peerd/meters.h */
 	struct rpc_meters *rpc;
+	struct credit_pool credit;
 };
 
 /* Bytes moved, kept up while streams run; read from any thread. */
@@ -51,7 +60,7 @@ enum stream_side {
 };
 
 struct stream_result {
-	bool clean;
+	bool clean; /* false: torn, one direction did not end in order */
 	const char *why;
 	uint64_t sent; /* into the mesh */
 	uint64_t received;
@@ -62,6 +71,11 @@ struct stream_setup {
 	grpc_call *call; /* borrowed until on_end */
 	int fd;		 /* taken, in every case; non-blocking */
 	bool raw;	 /* fd is a client's own TCP socket: RST on failure */
+	unsigned ext;	 /* enum ext: in force */
+	/* EXT_CREDIT: what the far side lets us send, and what we let it send
+	 * (begun; the stream ends it) */
+	uint64_t allowed;
+	struct credit credit;
 	struct stream_totals *totals; /* may be NULL; borrowed until on_end */
 	/* Once, on the loop's thread, after stream_call_over(); result is
 	 * borrowed for the call. The stream is gone afterwards. */

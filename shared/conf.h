@@ -69,7 +69,10 @@ struct conf_proxy {
 	char *min_tls;		    /* of 3021: "1.2" or "1.3" */
 	uint64_t stream_buffer_max; /* bytes held for one stalled stream */
 	uint64_t buffer_max;	    /* bytes held per worker */
-	uint64_t peer_memory_max;   /* bytes, peerd's gRPC resource quota */
+	/* bytes, peerd's: in gRPC's hands, and again what may wait for readers
+	 */
+	uint64_t peer_memory_max;
+	bool peer_plain; /* announces no extensions to peers */
 	char *region;
 	char *zone;
 	char *group;

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "peer.pb-c.h"
+#include "peerd/ext.h"
 #include "peerd/frame.h"
 #include "peerd/request.h"
 
@@ -38,7 +39,8 @@ static void same_in_pieces(const uint8_t *data, size_t size, size_t step)
 	}
 	cut = frame_parse(pieces, count);
 	require(cut.kind == one.kind && cut.len == one.len &&
-		cut.offset == one.offset);
+		cut.offset == one.offset && cut.credit == one.credit &&
+		cut.blocked == one.blocked);
 	require(one.offset <= size && one.len <= size - one.offset);
 }
 
@@ -73,6 +75,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	same_in_pieces(data + 1, size - 1, 1 + data[0] % 16);
 	same_as_protobuf_c(data + 1, size - 1);
+	require(!(ext_parse((const char *)data, size) & ~(unsigned)EXT_ALL));
+	require(ext_parse_credit((const char *)data, size, 1000) <= 1000);
 	if (request_parse(data + 1, size - 1, &request, &text) == REQUEST_OK) {
 		char service[64];
 		uint32_t port;

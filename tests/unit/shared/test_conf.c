@@ -77,6 +77,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(conf->proxy.stream_buffer_max, 4 << 20);
 	assert_int_equal(conf->proxy.buffer_max, 256 << 20);
 	assert_int_equal(conf->proxy.peer_memory_max, 256 << 20);
+	assert_false(conf->proxy.peer_plain);
 	assert_int_equal(conf->agent.max_streams, 10000);
 	assert_true(*conf->agent.name);
 	conf_free(conf);
@@ -103,6 +104,7 @@ static const char whole[] =
 	"  workers: 4\n"
 	"  drain_timeout: 1h\n"
 	"  dial_timeout: 2m\n"
+	"  peer_plain: yes\n"
 	"  buffer_max: 1GiB\n"
 	"  stream_buffer_max: 65536\n"
 	"  tcp_listeners: [{listen: 127.0.0.1:15432, target: pg.db-host-1, "
@@ -133,6 +135,7 @@ static void every_key_arrives(void **state)
 	assert_int_equal(conf->proxy.workers, 4);
 	assert_int_equal(conf->proxy.drain_timeout, 3600000);
 	assert_int_equal(conf->proxy.dial_timeout, 120000);
+	assert_true(conf->proxy.peer_plain);
 	assert_int_equal(conf->proxy.buffer_max, 1 << 30);
 	assert_int_equal(conf->proxy.stream_buffer_max, 65536);
 	assert_int_equal(conf->proxy.tcp_listeners_count, 1);
