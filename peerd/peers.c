@@ -160,11 +160,13 @@ static void on_state(void *arg)
 {
 	struct peer *peer = arg;
 
-	if (channel_state(peer->channel) != CHANNEL_UNREACHABLE) {
+	/* Only a connection that is there proves a silent peer alive: gRPC
+	 * gives the old one up in the middle of the silence and tries again. */
+	if (channel_state(peer->channel) == CHANNEL_READY)
 		health_forget(&peer->health);
+	if (peer_state(peer) != PEER_UNREACHABLE)
 		log_info("peer %s: peer=%s addr=%s", peer_state_name(peer),
 			peer->id, peer->addr);
-	}
 	ping_now(peer);
 	count_states(peer->peers);
 }

@@ -113,6 +113,33 @@ def test_a_dead_peer_is_known_within_1_s_and_used_when_it_is_back(pair):
     assert peer_of(left, right)["state"] == "ready"
 
 
+def test_a_host_that_dies_as_a_whole_is_known_within_1_s(make_cluster, echo):
+    cluster = make_cluster(
+        proxies=3, agents=["db-1"], services=echo.services()
+    ).start()
+    dead = cluster.proxies[2]
+    others = cluster.others(dead)
+    start = time.monotonic()
+    dead.kill()
+    for other in others:
+        # unreachable first, then gone with its lease; never ready again
+        wait_for(
+            lambda: dead.uuid not in other.ready_peers(), 5 * SLOW, "known"
+        )
+        assert time.monotonic() - start < 1 * SLOW
+    for other in others:
+        wait_for(
+            lambda: dead.uuid
+            not in {p["id"] for p in other.peerd.status()["peers"]},
+            20 * SLOW,
+            "its record goes",
+        )
+        series = other.peerd.http("/metrics")[1]
+        assert dead.uuid not in series
+    dead.start().wait_ready()
+    cluster.wait_peers()
+
+
 def test_a_stop_does_not_wait_for_a_silent_peer(pair):
     left, right = pair
     os.kill(right.peerd.pid, signal.SIGSTOP)
