@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Real programs behind and before the fleet: sshd, PostgreSQL, nginx, HAProxy,
-and the pump (tests/tools). Each runs in a temporary directory on a free port
+Prometheus and the pump (tests/tools). Each runs in a temporary directory on a free port
 of 127.0.0.1 until close()."""
 
 import hashlib
@@ -13,6 +13,8 @@ import socket
 import subprocess
 import tempfile
 import threading
+import urllib.parse
+import urllib.request
 from pathlib import Path
 
 import connect
@@ -194,6 +196,62 @@ class Haproxy(Service):
         )
         self.launch("haproxy", "/usr/sbin/haproxy", "-db", "-f", config)
         self.wait_answers(address)
+
+
+class Prometheus(Service):
+    """Debian's Prometheus with the rules that are shipped, scraping targets as
+    an operator would. interval: seconds, of scrapes and of evaluations."""
+
+    RULES = suite.SOURCE / "deploy" / "prometheus" / "peerway-alerts.yml"
+
+    def __init__(self, targets, interval):
+        super().__init__()
+        config = self.dir / "prometheus.json"  # which is YAML too
+        config.write_text(
+            json.dumps(
+                {
+                    "global": {
+                        "scrape_interval": f"{interval}s",
+                        "scrape_timeout": f"{min(interval, 10)}s",
+                        "evaluation_interval": f"{interval}s",
+                    },
+                    "rule_files": [str(self.RULES)],
+                    "scrape_configs": [
+                        {
+                            "job_name": "peerway",
+                            "static_configs": [{"targets": targets}],
+                        }
+                    ],
+                }
+            )
+        )
+        self.launch(
+            "prometheus",
+            "/usr/bin/prometheus",
+            f"--config.file={config}",
+            f"--storage.tsdb.path={self.dir}/data",
+            f"--web.listen-address=127.0.0.1:{self.port}",
+            "--log.level=warn",
+        )
+        self.wait_answers()
+
+    def _get(self, path, **args):
+        url = f"http://127.0.0.1:{self.port}/api/v1/{path}"
+        if args:
+            url += "?" + urllib.parse.urlencode(args)
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return json.load(answer)["data"]
+
+    def query(self, expr):
+        """[(labels, value)] now."""
+        return [
+            (found["metric"], float(found["value"][1]))
+            for found in self._get("query", query=expr)["result"]
+        ]
+
+    def alerts(self, state="firing"):
+        """What Alertmanager would be told, with labels and annotations."""
+        return [a for a in self._get("alerts")["alerts"] if a["state"] == state]
 
 
 class Pump(Service):

@@ -24,6 +24,7 @@ from hosts import (
     CLUSTER_NAME,
     ROUTES_TIMEOUT,
     SLOW,
+    SOURCE,
     START_TIMEOUT,
     AgentHost,
     AuthHost,
@@ -33,7 +34,14 @@ from hosts import (
 )
 from process import wait_for
 
-__all__ = ["BUILD", "CLUSTER_NAME", "ROUTES_TIMEOUT", "SLOW", "Cluster"]
+__all__ = [
+    "BUILD",
+    "CLUSTER_NAME",
+    "ROUTES_TIMEOUT",
+    "SLOW",
+    "SOURCE",
+    "Cluster",
+]
 
 LIVE = []  # clusters not yet closed, for conftest.py's report
 
