@@ -61,12 +61,11 @@ struct channel {
 	bool retired;
 	bool watching;
 	unsigned calls; /* that hold it */
-	int streams;
 	enum channel_state state;
 	int64_t since;
 	grpc_connectivity_state connectivity;
 	struct rpc_tag watch_tag;
-	struct stream_totals totals;
+	struct tally *tally;
 };
 
 static int64_t clock_ms(clockid_t clock)
@@ -202,6 +201,14 @@ static void destroy(struct channel *channel)
 	timer_set(checker->burial, CHECKER_LIFE_MS);
 }
 
+static void free_channel(void *arg)
+{
+	struct channel *channel = arg;
+
+	tally_unref(channel->tally);
+	free(channel);
+}
+
 static void channel_settle(struct channel *channel)
 {
 	if (!channel->retired || channel->calls > 0)
@@ -216,7 +223,7 @@ static void channel_settle(struct channel *channel)
 	}
 	/* The watch still has its tag. */
 	if (!channel->watching)
-		loop_free_later(channel->peerd->loop, free, channel);
+		loop_free_later(channel->peerd->loop, free_channel, channel);
 }
 
 static void on_watched(struct rpc_tag *tag, bool ok)
@@ -295,7 +302,8 @@ static grpc_channel *create(struct peerd *peerd, struct checker *checker)
 }
 
 struct channel *channel_new(struct peerd *peerd, const char *peer_id,
-	const char *addr, void (*on_state)(void *arg), void *arg)
+	const char *addr, struct tally *tally, void (*on_state)(void *arg),
+	void *arg)
 {
 	struct channel *channel = xcalloc(1, sizeof(*channel));
 	struct checker *checker = xcalloc(1, sizeof(*checker));
@@ -306,6 +314,7 @@ struct channel *channel_new(struct peerd *peerd, const char *peer_id,
 	checker->yard = peerd->yard;
 	channel->peerd = peerd;
 	channel->checker = checker;
+	channel->tally = tally_ref(tally);
 	channel->on_state = on_state;
 	channel->arg = arg;
 	channel->since = loop_now(peerd->loop);
@@ -363,17 +372,12 @@ const char *channel_peer_id(const struct channel *channel)
 
 struct stream_totals *channel_totals(struct channel *channel)
 {
-	return &channel->totals;
-}
-
-unsigned channel_streams(const struct channel *channel)
-{
-	return (unsigned)channel->streams;
+	return &channel->tally->totals;
 }
 
 void channel_count_stream(struct channel *channel, int change)
 {
-	channel->streams += change;
+	channel->tally->streams += (unsigned)change;
 }
 
 void channel_note_error(struct channel *channel, const char *text)

@@ -10,15 +10,17 @@
  */
 
 #include "peerd/peerd.h"
+#include "peerd/tally.h"
 
 enum channel_state { CHANNEL_CONNECTING, CHANNEL_READY, CHANNEL_UNREACHABLE };
 
 struct channel;
 
-/* Starts connecting. on_state(arg) is called on the loop's thread at every
- * change, until channel_retire(). */
+/* Starts connecting. Takes a reference of its own to tally. on_state(arg) is
+ * called on the loop's thread at every change, until channel_retire(). */
 struct channel *channel_new(struct peerd *peerd, const char *peer_id,
-	const char *addr, void (*on_state)(void *arg), void *arg);
+	const char *addr, struct tally *tally, void (*on_state)(void *arg),
+	void *arg);
 /* Gives the channel up. */
 void channel_retire(struct channel *channel);
 
@@ -32,9 +34,8 @@ void channel_last_error(
 void channel_note_error(struct channel *channel, const char *text);
 struct peerd *channel_peerd(const struct channel *channel);
 const char *channel_peer_id(const struct channel *channel);
+/* Its tally's, of bytes and of streams joined, which client.c counts. */
 struct stream_totals *channel_totals(struct channel *channel);
-/* Streams joined on it; client.c counts them. */
-unsigned channel_streams(const struct channel *channel);
 void channel_count_stream(struct channel *channel, int change);
 
 /* For client.c: a call holds the channel until it is let go. */

@@ -174,8 +174,8 @@ static void on_state(void *arg)
 static void open_channel(struct peer *peer)
 {
 	health_forget(&peer->health);
-	peer->channel = channel_new(
-		peer->peers->peerd, peer->id, peer->addr, on_state, peer);
+	peer->channel = channel_new(peer->peers->peerd, peer->id, peer->addr,
+		peer->tally, on_state, peer);
 }
 
 static void close_channel(struct peer *peer)
@@ -191,6 +191,7 @@ static void drop(struct peer *peer)
 	TAILQ_REMOVE(&peer->peers->list, peer, entry);
 	close_channel(peer);
 	timer_free(peer->ping_due);
+	tally_unref(peer->tally);
 	loop_free_later(peer->peers->peerd->loop, free, peer);
 }
 
@@ -214,6 +215,7 @@ static struct peer *add(
 	struct peer *peer = xcalloc(1, sizeof(*peer));
 
 	peer->peers = peers;
+	peer->tally = tally_new();
 	snprintf(peer->id, sizeof(peer->id), "%s", record->id);
 	snprintf(peer->addr, sizeof(peer->addr), "%s", record->peer_addr);
 	peer->ping_due = timer_new(peers->peerd->loop, on_ping_due, peer);
@@ -263,7 +265,7 @@ static void drop_unseen(struct peers *peers)
 		if (!peer->seen) {
 			log_info("peer removed: its record has gone peer=%s "
 				 "streams=%u",
-				peer->id, channel_streams(peer->channel));
+				peer->id, peer->tally->streams);
 			drop(peer);
 		}
 	}
@@ -334,7 +336,7 @@ struct candidate_rank peers_rank(
 
 static json_t *peer_json(const struct peer *peer)
 {
-	struct stream_totals *totals = channel_totals(peer->channel);
+	const struct stream_totals *totals = &peer->tally->totals;
 	int64_t since = channel_since(peer->channel);
 	int64_t age = loop_now(peer->peers->peerd->loop) - since;
 	char error[256], since_text[CLOCK_TEXT_SIZE];
@@ -349,7 +351,7 @@ static json_t *peer_json(const struct peer *peer)
 			 "s:b, s:f, s:f, s:I, s:I}",
 		"id", peer->id, "hostname", peer->hostname, "addr", peer->addr,
 		"state", peer_state_name(peer), "streams",
-		(int)channel_streams(peer->channel), "bytes_sent",
+		(int)peer->tally->streams, "bytes_sent",
 		(json_int_t)atomic_load(&totals->sent), "bytes_received",
 		(json_int_t)atomic_load(&totals->received), "last_error", error,
 		"last_error_at", error_text, "since", since_text, "draining",

@@ -24,6 +24,7 @@ struct peer {
 	bool near; /* of our own region */
 	char group[64];
 	struct channel *channel;
+	struct tally *tally;
 	struct health health;
 	struct ping *ping;	/* under way */
 	struct timer *ping_due; /* the next one */

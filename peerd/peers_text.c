@@ -108,12 +108,12 @@ static void put_last_latency(
 static void put_streams(FILE *out, const struct peer *peer, const char *name)
 {
 	put_series(out, peer, name, "");
-	fprintf(out, "%u\n", channel_streams(peer->channel));
+	fprintf(out, "%u\n", peer->tally->streams);
 }
 
 static void put_bytes(FILE *out, const struct peer *peer, const char *name)
 {
-	struct stream_totals *totals = channel_totals(peer->channel);
+	const struct stream_totals *totals = &peer->tally->totals;
 
 	put_series(out, peer, name, ",direction=\"sent\"");
 	fprintf(out, "%llu\n", (unsigned long long)atomic_load(&totals->sent));

@@ -141,9 +141,10 @@ def test_peers_and_their_connections_have_series(pair):
     )
     assert metrics[f'peerway_peerd_peer_state{{{peer},state="ready"}}'] == 1
     for way in ("sent", "received"):
-        assert metrics[
-            f'peerway_peerd_peer_bytes_total{{{peer},direction="{way}"}}'
-        ] == 5000
+        series = f'peerway_peerd_peer_bytes_total{{{peer},direction="{way}"}}'
+        wait_for(
+            lambda: left.peerd.metrics()[series] == 5000, 5 * SLOW, series
+        )
     assert f"peerway_peerd_peer_streams{{{peer}}}" in metrics
     last = metrics[f"peerway_peerd_peer_last_latency_seconds{{{peer}}}"]
     assert 0 < last < SLOW
@@ -194,3 +195,40 @@ def test_a_name_that_is_no_text_does_not_spoil_the_page(pair):
         "the new name",
     )
     check_text(left.peerd.http("/metrics")[1])
+
+
+def test_streams_of_a_replaced_connection_still_count(pair):
+    left, right = pair
+    agent = str(uuid.uuid4())
+    right.first.tunnel_up(agent)
+    right.wait_tunnel(agent)
+    left.cache.put_tunnel(agent, right.id)
+    answer, end = left.first.connect(agent)
+    assert answer.route == left.first.ipc.ROUTE_PEER
+
+    def exchange(total):
+        end.sendall(b"x" * 1000)
+        got = 0
+        while got < 1000:
+            got += len(end.recv(1000))
+        # counted when gRPC has done with it, which may be after the answer
+        wait_for(
+            lambda: left.peerd.metric("peerway_peerd_peer_bytes_total")
+            == 2 * total,
+            5 * SLOW,
+            "sent and received bytes are counted",
+        )
+        assert left.peerd.metric("peerway_peerd_peer_streams") == 1
+        assert left.peerd.status()["peers"][0]["streams"] == 1
+
+    with end:
+        exchange(1000)
+        left.routed.announce(left.pki.issue(left.id))
+        left.peerd.wait_log("certificate replaced")
+        left.wait_peer(right.id)
+        exchange(2000)
+    wait_for(
+        lambda: left.peerd.metric("peerway_peerd_peer_streams") == 0,
+        5 * SLOW,
+        "the stream is over",
+    )
