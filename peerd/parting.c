@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The last seconds of sockets that peerd has written everything to: see
- * parting.h. Owns each until the client has closed or its time is over.
+ * parting.h. Owns each until the other end has ended or its time is over.
  */
 #include "peerd/parting.h"
 

@@ -2,10 +2,11 @@
 #pragma once
 
 /*
- * Closes a TCP socket whose last bytes are still on their way. A socket closed
- * with unread input makes the kernel send RST, which can overtake and destroy
- * what the client has not read yet; so its input is read and thrown away until
- * the client closes, or for PARTING_MS.
+ * Says the end to a socket whose last bytes may still be on their way, and
+ * closes it when its other end has ended too, or after PARTING_MS; what still
+ * comes is read and thrown away. A TCP socket closed with unread input makes
+ * the kernel send RST, which can destroy what the client has not read yet; one
+ * end of a pair that is closed early is a torn stream (sock_pair()).
  */
 
 #include "shared/loop.h"

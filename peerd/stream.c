@@ -166,14 +166,16 @@ static void run_guard(struct loop_task *task)
 	stream_unref(s);
 }
 
+/* An end of a pair is closed at once only when it was torn, or when both
+ * directions have ended: sock_pair(). */
 static void close_fd(struct stream *s)
 {
 	edges_remove(s->hub->edges, s->fd);
-	if (s->setup.raw && s->clean) {
+	if (s->clean && !(s->read_all && s->told_end)) {
 		partings_close(s->hub->partings, s->fd);
 		return;
 	}
-	if (s->setup.raw)
+	if (!s->clean)
 		sock_reset_on_close(s->fd);
 	close(s->fd);
 }
@@ -245,6 +247,9 @@ void stream_call_over(
 	const char *first_end = atomic_load(&s->first_end);
 
 	s->call_over = true;
+	/* Cancelling is how the reference's clients close. */
+	if (callee && !stream_has(s, EXT_EOF))
+		stream_note_end(s, true, details);
 	stream_note_end(s, status == GRPC_STATUS_OK,
 		status == GRPC_STATUS_OK && first_end ? first_end : details);
 	stream_tx_stop(s);

@@ -31,6 +31,7 @@ struct stream {
 	uint64_t sent;
 	bool blocked_said; /* since the last Credit of the far side */
 	bool tx_eof;	   /* Eof is sent: nothing but Credit follows */
+	bool read_all;	   /* the descriptor has ended, in order */
 	/* for tx's holder, set by others */
 	_Atomic int64_t allowed; /* Data that may be sent */
 	_Atomic int64_t grant;	 /* Credit to be sent */
@@ -45,7 +46,8 @@ struct stream {
 	size_t left;
 	struct backlog backlog; /* behind it */
 	struct credit credit;
-	size_t held; /* counted in METER_BYTES_HELD */
+	size_t held;   /* counted in METER_BYTES_HELD */
+	bool told_end; /* the descriptor knows that nothing more comes */
 	/* for rx's holder, set by the receiving completion */
 	atomic_bool receive_due; /* the next message may be asked for */
 	atomic_bool far_blocked;

@@ -160,6 +160,9 @@ static void finish(struct stream *s, enum rx_end end)
 					   ? "agent closed"
 					   : "client closed");
 		shutdown(s->fd, SHUT_WR);
+		s->told_end = true;
+	} else if (end == RX_CLOSED && stream_has(s, EXT_EOF)) {
+		stream_cut(s, "the peer ended the call without an Eof");
 	} else if (end == RX_CLOSED) {
 		stream_note_end(s, true, "client closed");
 		stream_send_status(s, GRPC_STATUS_OK, "");

@@ -20,6 +20,7 @@
 #include "peerd/message.h"
 #include "peerd/meters.h"
 #include "peerd/stream_private.h"
+#include "shared/sock.h"
 
 /* Below this a copy of the exact size is better than pinning a whole page. */
 #define COPY_BELOW 4096
@@ -98,6 +99,7 @@ static enum step ended(struct stream *s)
 	bool caller = s->setup.side == STREAM_CALLER;
 	const char *who = caller ? "client closed" : "agent closed";
 
+	s->read_all = true;
 	stream_note_eof(s, who);
 	if (stream_has(s, EXT_EOF))
 		return send_eof(s);
@@ -142,17 +144,11 @@ static enum step failed(struct stream *s, int error)
 	return STEP_OVER;
 }
 
-/* The reset of a UNIX socket only says that the worker's end was closed before
- * it had read all; what it wrote has been read by now. */
-static bool is_end(const struct stream *s, ssize_t n)
-{
-	return n == 0 ||
-	       (errno == ECONNRESET && s->setup.side == STREAM_CALLEE);
-}
-
 static enum step without_bytes(struct stream *s, ssize_t n)
 {
-	if (is_end(s, n))
+	if (n == 0 && !atomic_load(&s->rx_over) && sock_pair_is_torn(s->fd))
+		return failed(s, ECONNRESET);
+	if (n == 0)
 		return ended(s);
 	if (errno == EINTR)
 		return STEP_AGAIN;

@@ -45,6 +45,7 @@ struct chan {
 	int read_error; /* -errno, kept: the kernel tells it only once */
 	bool read_blocked;
 	bool write_blocked;
+	bool shut; /* plain: our end is said */
 };
 
 /* Only a watched channel hears when the block ends. */
@@ -70,6 +71,8 @@ static ssize_t plain_read(struct chan *chan, void *buf, size_t len)
 	do {
 		n = read(chan->fd, buf, len);
 	} while (n < 0 && errno == EINTR);
+	if (n == 0 && len > 0 && !chan->shut && sock_pair_is_torn(chan->fd))
+		return -ECONNRESET;
 	return plain_result(chan, n, &chan->read_blocked);
 }
 
@@ -96,6 +99,7 @@ static ssize_t plain_writev(
 
 static int plain_shutdown(struct chan *chan)
 {
+	chan->shut = true;
 	return shutdown(chan->fd, SHUT_WR) < 0 ? -errno : 0;
 }
 

@@ -35,7 +35,8 @@ void chan_watch(struct chan *chan, void (*on_ready)(void *arg), void *arg);
 int chan_handshake(struct chan *chan);
 SSL *chan_ssl(struct chan *chan);
 
-/* > 0 bytes; 0 end of stream (FIN, close_notify); -EAGAIN; -errno. */
+/* > 0 bytes; 0 end of stream (FIN, close_notify); -EAGAIN; -errno (-ECONNRESET
+ * also for an end of a pair that was torn, sock_pair()). */
 ssize_t chan_read(struct chan *chan, void *buf, size_t len);
 /* > 0 bytes, perhaps fewer; -EAGAIN; -errno. After -EAGAIN a TLS channel wants
  * the same bytes again, wherever they lie now; more may follow them. */

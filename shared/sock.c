@@ -7,6 +7,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -234,6 +235,17 @@ int sock_pair(int fds_out[2])
 		    fds_out) < 0)
 		return -errno;
 	return 0;
+}
+
+bool sock_pair_is_torn(int fd)
+{
+	struct pollfd look = {.fd = fd};
+	socklen_t len = sizeof(int);
+	int domain = 0;
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+	       domain == AF_UNIX && poll(&look, 1, 0) == 1 &&
+	       (look.revents & POLLHUP);
 }
 
 /* The three below are wishes: on a socket that is not TCP they do nothing. */

@@ -43,8 +43,18 @@ int sock_error(int fd);
  * (-EADDRINUSE) one that answers. */
 int sock_unix_listen(const char *path, unsigned mode);
 int sock_unix_connect(const char *path);
-/* A stream pair; 0 or -errno. Gives both. */
+/*
+ * A stream pair; 0 or -errno. Gives both.
+ *
+ * A UNIX socket knows no RST, so the processes of a host agree on what a torn
+ * stream looks like: who ends a direction in order says so by SHUT_WR, and
+ * nobody closes an end in order before both directions have ended. So an end
+ * that is closed earlier, also by the death of its process, was torn.
+ */
 int sock_pair(int fds_out[2]);
+/* After reading the end of a stream socket to which we have not yet said our
+ * own end: whether it was torn. False for any socket but a UNIX one. */
+bool sock_pair_is_torn(int fd);
 
 void sock_nodelay(int fd);
 /* TCP_USER_TIMEOUT; 0 leaves the system's. */

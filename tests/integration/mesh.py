@@ -235,6 +235,16 @@ def echo(fd):
             pass
 
 
+def part(end):
+    """The orderly end of an end of a pair: says it, and closes it when the
+    other direction has ended too. (Closed earlier, the stream is torn.)"""
+    end.settimeout(30)
+    end.shutdown(socket.SHUT_WR)
+    while end.recv(65536):
+        pass
+    end.close()
+
+
 class Worker:
     """A worker's side of peerd.sock.
 

@@ -5,6 +5,7 @@ makes frames larger. Python is the other peer, so every frame is seen."""
 
 import os
 import queue
+import select
 import shutil
 import socket
 import tempfile
@@ -23,7 +24,6 @@ from test_wire import FarEnd, Stream, channel_to, far_agent, peer, read_exactly
 AGENT = "6f2b1c1e-0000-4000-8000-000000000001"
 TIMEOUT = 15 * SLOW
 START = 256 << 10
-SHORT = 64 << 10
 
 
 @pytest.fixture(scope="module")
@@ -162,12 +162,45 @@ def test_the_agents_end_leaves_the_other_direction(proxy_channel, host):
     stream.ended()
 
 
-def test_an_agent_that_has_gone_ends_the_call(proxy_channel, host):
-    """Both directions of the descriptor are closed: there is nobody to send
-    to, so the call ends although the caller has not said that it is done."""
+def test_a_torn_stream_is_no_end(proxy_channel, host):
+    """The worker's end is closed before both directions have ended: the tunnel
+    was lost, or the worker was killed."""
     stream = Announced(proxy_channel, "eof").dial().established()
-    host.held.end().close()
+    end = host.held.end()
+    end.sendall(b"half of it")
+    end.close()
+    assert stream.receive_data(10) == b"half of it"
+    stream.fails_with(grpc.StatusCode.UNAVAILABLE, "failed to read from the agent")
+    stream.out.put(None)
+
+
+def test_a_caller_that_cancels_has_torn_the_stream(proxy_channel, host):
+    stream = Announced(proxy_channel, "eof").dial().established()
+    with host.held.end() as end:
+        stream.send_data(b"half of it")
+        assert read_exactly(end, 10) == b"half of it"
+        stream.close()
+        assert end.recv(1) == b""
+        look = select.poll()
+        look.register(end, 0)
+        assert look.poll(0)[0][1] & select.POLLHUP
+
+
+def test_a_half_closed_call_is_no_eof(proxy_channel, host):
+    stream = Announced(proxy_channel, "eof").dial().established()
+    end = host.held.end()
+    stream.out.put(None)
+    stream.fails_with(grpc.StatusCode.UNAVAILABLE, "without an Eof")
+    end.close()
+
+
+def test_an_agent_that_has_left_ends_the_call(proxy_channel, host):
+    """Its direction has ended and nobody takes the other one any more."""
+    stream = Announced(proxy_channel, "eof").dial().established()
+    end = host.held.end()
+    end.shutdown(socket.SHUT_WR)
     assert stream.kind()[1] == "Eof"
+    end.close()
     stream.send_data(b"too late")
     stream.ended()
 
@@ -216,7 +249,9 @@ def test_we_send_no_more_than_was_allowed(proxy_channel, host):
     stream.dial().established()
     end = host.held.end()
     data = os.urandom(300_000)
-    writer = threading.Thread(target=lambda: (end.sendall(data), end.close()))
+    writer = threading.Thread(
+        target=lambda: (end.sendall(data), mesh.part(end))
+    )
     writer.start()
     assert receive_until_blocked(stream) == 100_000
     stream.send_credit(1)
@@ -224,8 +259,8 @@ def test_we_send_no_more_than_was_allowed(proxy_channel, host):
     stream.send_credit(1 << 20)
     assert stream.receive_data(199_999) == data[100_001:]
     assert stream.kind()[1] == "Eof"
-    writer.join()
     stream.send(Eof={})
+    writer.join()
     stream.ended()
 
 
@@ -234,11 +269,12 @@ def test_an_end_needs_no_credit(proxy_channel, host):
     stream.dial().established()
     end = host.held.end()
     end.sendall(b"0123456789")
-    end.close()
+    end.shutdown(socket.SHUT_WR)
     assert stream.receive_data(10) == b"0123456789"
     assert stream.kind()[1] == "Eof"
     stream.send(Eof={})
     stream.ended()
+    end.close()
 
 
 def test_a_stalled_reader_gets_no_credit_and_the_other_direction_goes_on(
@@ -440,8 +476,9 @@ def test_a_plain_peerd_announces_nothing(ground, host, intact):
             end = held.end()
             stream.send_data(b"question")
             assert read_exactly(end, 8) == b"question"
-            end.close()
+            end.shutdown(socket.SHUT_WR)
             stream.ended()
+            end.close()
         held.worker.close()
         assert plain.peerd.stop() == 0
     finally:

@@ -391,6 +391,7 @@ def test_raw_socket_carries_and_closes_in_order(pair, agent, intact):
         with socket.socket(fileno=fd) as end:
             end.setblocking(True)
             end.sendall(b"last words" * 10000)
+            mesh.part(end)
 
     serve, right.first.serve = right.first.serve, serve
     client, accepted = tcp_pair()

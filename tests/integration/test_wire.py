@@ -299,6 +299,7 @@ def test_the_agents_end_ends_the_stream_in_order(proxy_channel, intact, host):
         with socket.socket(fileno=fd) as end:
             end.setblocking(True)
             end.sendall(b"z" * 300000)
+            mesh.part(end)
 
     serve, host.echo.serve = host.echo.serve, serve
     try:
@@ -573,6 +574,7 @@ def test_what_we_send_is_what_the_reference_sends(host, far):
         sender.start()
         assert read_exactly(end, len(data)) == data
         sender.join()
+        mesh.part(end)
     host.peerd.wait_log(rf"stream ended: client closed .*agent={agent}")
 
 
