@@ -116,6 +116,7 @@ void announce_all(struct worker *worker, struct ipc_link *link)
 
 	peerway__ipc__tunnel_sync__init(&sync.message);
 	sync.message.first = true;
+	sync.message.draining = worker->draining;
 	while ((entry = registry_next(worker->registry, entry))) {
 		struct record *record = record_new(worker, entry);
 		size_t bytes = 8 + peerway__ipc__tunnel__get_packed_size(

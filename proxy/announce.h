@@ -11,7 +11,7 @@ struct ipc_link;
 struct registry_entry;
 struct worker;
 
-/* To one link that has just come up. */
+/* To one link, when it has come up and when we begin to drain. */
 void announce_all(struct worker *worker, struct ipc_link *link);
 /* To both; a link that is down gets everything when it is back. */
 void announce_up(struct worker *worker, const struct registry_entry *entry);

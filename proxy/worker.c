@@ -18,6 +18,7 @@
 #include <unistd.h>
 
 #include "proxy/agent_tunnel.h"
+#include "proxy/announce.h"
 #include "proxy/client.h"
 #include "proxy/dial.h"
 #include "proxy/discover.h"
@@ -220,6 +221,7 @@ static void on_signal(int signal, void *arg)
 	log_info("stopping: sessions=%u tunnels=%u", worker->session_count,
 		worker->tunnel_count);
 	worker->draining = true;
+	announce_all(worker, worker->routed);
 	listener_stop_all(worker);
 	timer_set(worker->drain, worker->conf->proxy.drain_timeout);
 	timer_set(worker->tick, DRAIN_TICK_MS);

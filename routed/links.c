@@ -29,6 +29,7 @@ struct peer {
 	uint64_t id;
 	Peerway__Ipc__Peer kind;
 	uint32_t worker;
+	bool draining; /* a worker that will end */
 };
 
 struct links {
@@ -40,6 +41,7 @@ struct links {
 	unsigned workers;
 	bool synced[WORKERS_MAX]; /* by worker number */
 	bool all_synced;
+	bool draining; /* all workers are, or were when the last one went */
 	Peerway__Ipc__Cache *cache; /* last told; NULL: nothing yet */
 	Peerway__Ipc__Identity *identity;
 };
@@ -120,6 +122,25 @@ unsigned links_workers(const struct links *links)
 
 /* ---- coming and going ---- */
 
+/* The host drains when all its workers do. When they have gone, what they said
+ * last holds until one comes again. */
+static void note_draining(struct links *links)
+{
+	bool draining = true;
+	struct peer *peer;
+
+	if (links->workers == 0)
+		return;
+	LIST_FOREACH (peer, &links->peers, entry) {
+		if (peer->kind == PEERWAY__IPC__PEER__PEER_WORKER)
+			draining = draining && peer->draining;
+	}
+	if (draining == links->draining)
+		return;
+	links->draining = draining;
+	links->ops->on_draining(links->arg, draining);
+}
+
 static const char *kind_name(Peerway__Ipc__Peer kind)
 {
 	switch (kind) {
@@ -174,6 +195,7 @@ static void on_down(struct ipc_link *link, void *arg, const char *reason)
 			reason, peer->worker);
 		links->workers--;
 		links->ops->on_worker_gone(links->arg, peer->id);
+		note_draining(links);
 		if (links->workers == 0)
 			links->ops->on_no_workers(links->arg);
 	} else {
@@ -243,6 +265,8 @@ static void handle_sync(struct ipc_link *link, void *arg, struct ipc_msg *msg)
 	if (!peer)
 		return;
 	links = peer->links;
+	peer->draining = sync->draining;
+	note_draining(links);
 	if (sync->first)
 		links->ops->on_sync(links->arg, peer->id, true, false);
 	for (size_t i = 0; i < sync->n_tunnels; i++)

@@ -23,6 +23,8 @@ struct links_ops {
 	void (*on_worker_gone)(void *arg, uint64_t id);
 	/* Every worker this host runs has told all its tunnels. Once. */
 	void (*on_all_synced)(void *arg);
+	/* All workers take nothing new any more, or one does again. */
+	void (*on_draining)(void *arg, bool draining);
 	/* The last worker has gone. */
 	void (*on_no_workers)(void *arg);
 	/* Questions; answered with links_send() to the id. Borrowed. */

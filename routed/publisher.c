@@ -26,13 +26,21 @@ struct publisher {
 	struct publish *publish;
 	Peerway__Record__ProxyRecord *record; /* NULL: strategy not known yet */
 	bool synced;
-	bool record_said; /* under the present lease */
+	bool draining;
+	unsigned version; /* of the record */
+	unsigned saying;  /* while calling */
+	unsigned said;	  /* under the present lease; 0: nothing */
 	bool calling;
 	struct publish_batch batch; /* while calling */
 	struct timer *gather;
 };
 
 static void on_gathered(void *arg);
+
+static bool is_record_said(const struct publisher *publisher)
+{
+	return publisher->said == publisher->version;
+}
 
 struct publisher *publisher_new(
 	struct loop *loop, struct session *session, struct publish *publish)
@@ -63,7 +71,7 @@ void publisher_free(struct publisher *publisher)
 static void on_refused(
 	struct publisher *publisher, int status, const char *message)
 {
-	bool record = !publisher->record_said;
+	bool record = !is_record_said(publisher);
 	struct publish_batch *batch = &publisher->batch;
 	char agent[37] = "";
 
@@ -99,7 +107,7 @@ static void on_published(void *arg, int status, const char *message,
 	publisher->calling = false;
 	if (status == GRPC_STATUS_OK) {
 		publish_done(publisher->publish, &publisher->batch, true);
-		publisher->record_said = true;
+		publisher->said = publisher->saying;
 		/* whatever has come meanwhile */
 		timer_set(publisher->gather, 0);
 	} else if (status == GRPC_STATUS_INVALID_ARGUMENT ||
@@ -123,10 +131,11 @@ static void call(struct publisher *publisher, struct rpc_channel *channel)
 		PEERWAY__AUTH__PUBLISH_REQUEST__INIT;
 
 	publisher->calling = true;
+	publisher->saying = publisher->version;
 	publisher->record->epoch = lease->epoch;
 	request.lease_id = lease->id;
 	request.epoch = lease->epoch;
-	request.proxy = publisher->record_said ? NULL : publisher->record;
+	request.proxy = is_record_said(publisher) ? NULL : publisher->record;
 	request.put = publisher->batch.put;
 	request.n_put = publisher->batch.put_count;
 	request.remove_agent_id = publisher->batch.removed;
@@ -145,7 +154,7 @@ static void on_gathered(void *arg)
 		!publisher->record)
 		return;
 	/* The host's record goes first and alone: tunnels follow it. */
-	if (!publisher->record_said ||
+	if (!is_record_said(publisher) ||
 		publish_next(publisher->publish, &publisher->batch))
 		call(publisher, channel);
 	else
@@ -160,6 +169,15 @@ void publisher_poke(struct publisher *publisher)
 		timer_set(publisher->gather, GATHER_MS);
 }
 
+static void say_record(struct publisher *publisher)
+{
+	publisher->record->state =
+		publisher->draining ? PEERWAY__RECORD__PROXY_STATE__DRAINING
+				    : PEERWAY__RECORD__PROXY_STATE__SERVING;
+	publisher->version++;
+	publisher_poke(publisher);
+}
+
 void publisher_set_record(
 	struct publisher *publisher, Peerway__Record__ProxyRecord *record)
 {
@@ -167,8 +185,14 @@ void publisher_set_record(
 		peerway__record__proxy_record__free_unpacked(
 			publisher->record, NULL);
 	publisher->record = record;
-	publisher->record_said = false;
-	publisher_poke(publisher);
+	say_record(publisher);
+}
+
+void publisher_set_draining(struct publisher *publisher, bool draining)
+{
+	publisher->draining = draining;
+	if (publisher->record)
+		say_record(publisher);
 }
 
 bool publisher_has_record(const struct publisher *publisher)
@@ -185,7 +209,7 @@ void publisher_set_synced(struct publisher *publisher)
 void publisher_on_lease(struct publisher *publisher)
 {
 	publish_reset(publisher->publish);
-	publisher->record_said = false;
+	publisher->said = 0;
 }
 
 void publisher_on_open(struct publisher *publisher)

@@ -23,6 +23,8 @@ void publisher_free(struct publisher *publisher);
  * the word that the workers which are there have told their tunnels. */
 void publisher_set_record(
 	struct publisher *publisher, Peerway__Record__ProxyRecord *record);
+/* What the record says of the host: that it takes nothing new, or serves. */
+void publisher_set_draining(struct publisher *publisher, bool draining);
 bool publisher_has_record(const struct publisher *publisher);
 void publisher_set_synced(struct publisher *publisher);
 

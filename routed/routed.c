@@ -202,6 +202,15 @@ static void on_all_synced(void *arg)
 	publisher_set_synced(routed->publisher);
 }
 
+static void on_draining(void *arg, bool draining)
+{
+	struct routed *routed = arg;
+
+	log_info(draining ? "draining: others are told so"
+			  : "serving again: others are told so");
+	publisher_set_draining(routed->publisher, draining);
+}
+
 static void on_sync_wait_over(void *arg)
 {
 	struct routed *routed = arg;
@@ -242,6 +251,7 @@ static const struct links_ops links_ops = {
 	.on_sync = on_sync,
 	.on_worker_gone = on_worker_gone,
 	.on_all_synced = on_all_synced,
+	.on_draining = on_draining,
 	.on_no_workers = on_no_workers,
 	.on_lookup = on_lookup,
 	.on_join = on_join,

@@ -140,6 +140,42 @@ def test_a_host_that_dies_as_a_whole_is_known_within_1_s(make_cluster, echo):
     cluster.wait_peers()
 
 
+def test_a_host_that_drains_is_called_so_and_left_by_agents(make_cluster, echo):
+    cluster = make_cluster(proxies=2, agents=["db-1"], services=echo.services())
+    for proxy in cluster.proxies:
+        proxy.write_config({"proxy_service": {"drain_timeout": "10m"}})
+    cluster.start()
+    drains = cluster.holder("db-1")
+    other = cluster.others(drains)[0]
+
+    def state():
+        return {p["id"]: p["state"] for p in other.peerd.status()["peers"]}
+
+    with drains.dial("echo.db-1") as session:
+        for daemon in drains.daemons:
+            daemon.expected_end = True
+            daemon.send_signal(signal.SIGTERM)
+        wait_for(
+            lambda: state().get(drains.uuid) == "draining", 5 * SLOW, "draining"
+        )
+        # the agent does not wait for the end of the tunnel that it has
+        wait_for(
+            lambda: "db-1" in other.tunnel_names(), 10 * SLOW, "a new tunnel"
+        )
+        with other.dial("echo.db-1") as connection:
+            assert connection.route == "local"
+        session.sendall(b"still here")
+        assert session.recv_exactly(10) == b"still here"
+        assert state()[drains.uuid] == "draining"
+    for daemon in drains.daemons:
+        wait_for(lambda: not daemon.running(), 20 * SLOW, f"{daemon} ends")
+        assert daemon.popen.returncode == 0
+    wait_for(lambda: drains.uuid not in state(), 10 * SLOW, "its record goes")
+    drains.start().wait_ready()
+    cluster.wait_peers()
+    assert state() == {drains.uuid: "ready"}
+
+
 def test_a_stop_does_not_wait_for_a_silent_peer(pair):
     left, right = pair
     os.kill(right.peerd.pid, signal.SIGSTOP)
