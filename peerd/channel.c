@@ -365,6 +365,11 @@ struct peerd *channel_peerd(const struct channel *channel)
 	return channel->peerd;
 }
 
+unsigned channel_calls(const struct channel *channel)
+{
+	return channel->calls;
+}
+
 const char *channel_peer_id(const struct channel *channel)
 {
 	return channel->checker->peer_id;

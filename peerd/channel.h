@@ -38,6 +38,8 @@ const char *channel_peer_id(const struct channel *channel);
 struct stream_totals *channel_totals(struct channel *channel);
 void channel_count_stream(struct channel *channel, int change);
 
+/* That hold it now. */
+unsigned channel_calls(const struct channel *channel);
 /* For client.c: a call holds the channel until it is let go. */
 grpc_channel *channel_hold(struct channel *channel);
 void channel_let_go(struct channel *channel);

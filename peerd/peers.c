@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The table of other proxies: see peers.h. Owns an entry for each record and
- * its channel. Reads the cache; asked by dial.c and control.c; its metrics are
+ * its lines. Reads the cache; asked by dial.c and control.c; its metrics are
  * written by peers_text.c.
  *
  * A newcomer's trap: whether a peer takes part depends on its own record, not
@@ -57,19 +57,33 @@ static const struct {
 		METER_PEERS_UNREACHABLE},
 };
 
+static enum peer_state state_of_lines(const struct peer *peer)
+{
+	enum line_state best = LINE_UNREACHABLE;
+	enum line_state worst = LINE_READY;
+
+	for (unsigned i = 0; i < peer->line_count; i++) {
+		enum line_state state = line_state(peer->lines[i]);
+
+		best = state < best ? state : best;
+		worst = state > worst ? state : worst;
+	}
+	if (best == LINE_UNREACHABLE)
+		return PEER_UNREACHABLE;
+	if (best == LINE_CONNECTING)
+		return PEER_CONNECTING;
+	return best == LINE_READY && worst != LINE_UNREACHABLE &&
+			       worst != LINE_DEGRADED
+		       ? PEER_READY
+		       : PEER_DEGRADED;
+}
+
 enum peer_state peer_state(const struct peer *peer)
 {
-	enum channel_state channel = channel_state(peer->channel);
+	enum peer_state state = state_of_lines(peer);
 
-	if (channel == CHANNEL_UNREACHABLE ||
-		peer->health.verdict == HEALTH_SILENT)
-		return PEER_UNREACHABLE;
-	if (peer->draining)
-		return PEER_DRAINING;
-	if (channel == CHANNEL_CONNECTING)
-		return PEER_CONNECTING;
-	return peer->health.verdict == HEALTH_DEGRADED ? PEER_DEGRADED
-						       : PEER_READY;
+	return peer->draining && state != PEER_UNREACHABLE ? PEER_DRAINING
+							   : state;
 }
 
 const char *peer_state_name(const struct peer *peer)
@@ -83,114 +97,76 @@ static void count_states(struct peers *peers)
 	int64_t counts[PEER_STATES] = {0};
 	struct peer *peer;
 
-	TAILQ_FOREACH (peer, &peers->list, entry)
-		counts[peer_state(peer)]++;
+	TAILQ_FOREACH (peer, &peers->list, entry) {
+		enum peer_state state = peer_state(peer);
+
+		counts[state]++;
+		if ((int)state != peer->state)
+			peer->since = loop_now(peers->peerd->loop);
+		peer->state = (int)state;
+	}
 	for (int i = 0; i < PEER_STATES; i++)
 		metric_set(metrics, states[i].meter, counts[i]);
 }
 
-/* ---- pings ---- */
-
-static enum health_result result_of(grpc_status_code status)
+struct health peer_health(const struct peer *peer)
 {
-	switch (status) {
-	case GRPC_STATUS_OK:
-	case GRPC_STATUS_UNIMPLEMENTED: /* a peer from before there were pings
-					 */
-		return HEALTH_ANSWERED;
-	case GRPC_STATUS_UNAVAILABLE:
-	case GRPC_STATUS_DEADLINE_EXCEEDED:
-		return HEALTH_MISSED;
-	default:
-		return HEALTH_ERROR;
+	struct health sum = peer->past;
+
+	for (unsigned i = 0; i < peer->line_count; i++) {
+		const struct health *one = line_health(peer->lines[i]);
+
+		sum.pings += one->pings;
+		sum.failed += one->failed;
+		if (one->latency_us &&
+			(!sum.latency_us || one->latency_us < sum.latency_us)) {
+			sum.latency_us = one->latency_us;
+			sum.last_us = one->last_us;
+		}
 	}
+	return sum;
 }
 
-static void log_verdict(const struct peer *peer, const char *text)
+static unsigned lines_in(const struct peer *peer, enum line_state state)
 {
-	if (peer->health.verdict == HEALTH_GOOD)
-		log_info("peer answers: peer=%s addr=%s latency_us=%lld",
-			peer->id, peer->addr,
-			(long long)peer->health.latency_us);
-	else if (peer->health.verdict == HEALTH_DEGRADED)
-		log_warn("peer degraded: %s peer=%s addr=%s last_us=%lld", text,
-			peer->id, peer->addr, (long long)peer->health.last_us);
-	else
-		log_warn("peer unreachable: %s peer=%s addr=%s", text, peer->id,
-			peer->addr);
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < peer->line_count; i++)
+		count += line_state(peer->lines[i]) == state;
+	return count;
 }
 
-static void on_pong(void *arg, const struct ping_answer *answer)
-{
-	struct peer *peer = arg;
-	enum health_result result = result_of(answer->status);
-	const char *text = answer->text;
-
-	peer->ping = NULL;
-	if (result == HEALTH_ANSWERED)
-		text = "slow answer to a ping";
-	else if (answer->status == GRPC_STATUS_DEADLINE_EXCEEDED)
-		text = "no answer to a ping within 5 s";
-	if (result != HEALTH_ANSWERED)
-		channel_note_error(peer->channel, text);
-	if (health_note(&peer->health, result, answer->rtt_us))
-		log_verdict(peer, text);
-	count_states(peer->peers);
-	timer_set(peer->ping_due,
-		health_pause(&peer->health, (uint32_t)random()));
-}
-
-static void on_ping_due(void *arg)
+static void on_change(void *arg)
 {
 	struct peer *peer = arg;
 
-	if (!peer->ping)
-		peer->ping = ping_start(peer->channel, on_pong, peer);
-}
-
-/* At once: of a new connection, or of one that has failed, why. */
-static void ping_now(struct peer *peer)
-{
-	ping_cancel(peer->ping);
-	peer->ping = NULL;
-	timer_set(peer->ping_due, 0);
-}
-
-static void on_state(void *arg)
-{
-	struct peer *peer = arg;
-
-	/* Only a connection that is there proves a silent peer alive: gRPC
-	 * gives the old one up in the middle of the silence and tries again. */
-	if (channel_state(peer->channel) == CHANNEL_READY)
-		health_forget(&peer->health);
-	if (peer_state(peer) != PEER_UNREACHABLE)
-		log_info("peer %s: peer=%s addr=%s", peer_state_name(peer),
-			peer->id, peer->addr);
-	ping_now(peer);
 	count_states(peer->peers);
 }
 
-static void open_channel(struct peer *peer)
+static void open_lines(struct peer *peer)
 {
-	health_forget(&peer->health);
-	peer->channel = channel_new(peer->peers->peerd, peer->id, peer->addr,
-		peer->tally, on_state, peer);
+	struct peerd *peerd = peer->peers->peerd;
+
+	peer->line_count = peerd->conf->proxy.peer_connections;
+	for (unsigned i = 0; i < peer->line_count; i++)
+		peer->lines[i] = line_new(peerd, peer->id, peer->addr,
+			peer->tally, on_change, peer);
 }
 
-static void close_channel(struct peer *peer)
+static void close_lines(struct peer *peer)
 {
-	timer_clear(peer->ping_due);
-	ping_cancel(peer->ping);
-	peer->ping = NULL;
-	channel_retire(peer->channel);
+	struct health sum = peer_health(peer);
+
+	peer->past = (struct health){.pings = sum.pings, .failed = sum.failed};
+	for (unsigned i = 0; i < peer->line_count; i++)
+		line_close(peer->lines[i]);
+	peer->line_count = 0;
 }
 
 static void drop(struct peer *peer)
 {
 	TAILQ_REMOVE(&peer->peers->list, peer, entry);
-	close_channel(peer);
-	timer_free(peer->ping_due);
+	close_lines(peer);
 	tally_unref(peer->tally);
 	loop_free_later(peer->peers->peerd->loop, free, peer);
 }
@@ -216,12 +192,13 @@ static struct peer *add(
 
 	peer->peers = peers;
 	peer->tally = tally_new();
+	peer->state = PEER_CONNECTING;
+	peer->since = loop_now(peers->peerd->loop);
 	snprintf(peer->id, sizeof(peer->id), "%s", record->id);
 	snprintf(peer->addr, sizeof(peer->addr), "%s", record->peer_addr);
-	peer->ping_due = timer_new(peers->peerd->loop, on_ping_due, peer);
 	TAILQ_INSERT_TAIL(&peers->list, peer, entry);
 	log_info("peer added: peer=%s addr=%s", peer->id, peer->addr);
-	open_channel(peer);
+	open_lines(peer);
 	return peer;
 }
 
@@ -243,8 +220,8 @@ static void update(
 			record->peer_addr, peer->addr);
 		snprintf(peer->addr, sizeof(peer->addr), "%s",
 			record->peer_addr);
-		close_channel(peer);
-		open_channel(peer);
+		close_lines(peer);
+		open_lines(peer);
 	}
 	peer->seen = true;
 	peer->draining =
@@ -307,8 +284,8 @@ void peers_renew(struct peers *peers)
 	struct peer *peer;
 
 	TAILQ_FOREACH (peer, &peers->list, entry) {
-		close_channel(peer);
-		open_channel(peer);
+		close_lines(peer);
+		open_lines(peer);
 	}
 	peers_refresh(peers);
 }
@@ -316,8 +293,22 @@ void peers_renew(struct peers *peers)
 struct channel *peers_channel(const struct peers *peers, const char *proxy_id)
 {
 	struct peer *peer = find(peers, proxy_id);
+	struct channel *chosen = NULL;
+	enum line_state best = LINE_UNREACHABLE;
 
-	return peer ? peer->channel : NULL;
+	for (unsigned i = 0; peer && i < peer->line_count; i++) {
+		enum line_state state = line_state(peer->lines[i]);
+		struct channel *channel = line_channel(peer->lines[i]);
+
+		if (chosen && (state > best ||
+				      (state == best &&
+					      channel_calls(channel) >=
+						      channel_calls(chosen))))
+			continue;
+		chosen = channel;
+		best = state;
+	}
+	return chosen;
 }
 
 struct candidate_rank peers_rank(
@@ -330,36 +321,55 @@ struct candidate_rank peers_rank(
 	return (struct candidate_rank){
 		.health = states[peer_state(peer)].health,
 		.far = !peer->near,
-		.latency_us = peer->health.latency_us,
+		.latency_us = peer_health(peer).latency_us,
 	};
+}
+
+/* The newest of all lines' errors. */
+static void last_error(
+	const struct peer *peer, char *text, size_t size, int64_t *at_out)
+{
+	char one[256];
+	int64_t at;
+
+	*at_out = 0;
+	text[0] = '\0';
+	for (unsigned i = 0; i < peer->line_count; i++) {
+		channel_last_error(
+			line_channel(peer->lines[i]), one, sizeof(one), &at);
+		if (at > *at_out) {
+			snprintf(text, size, "%s", one);
+			*at_out = at;
+		}
+	}
 }
 
 static json_t *peer_json(const struct peer *peer)
 {
 	const struct stream_totals *totals = &peer->tally->totals;
-	int64_t since = channel_since(peer->channel);
-	int64_t age = loop_now(peer->peers->peerd->loop) - since;
+	int64_t age = loop_now(peer->peers->peerd->loop) - peer->since;
+	struct health health = peer_health(peer);
 	char error[256], since_text[CLOCK_TEXT_SIZE];
 	char error_text[CLOCK_TEXT_SIZE] = "";
 	int64_t error_at;
 
-	channel_last_error(peer->channel, error, sizeof(error), &error_at);
+	last_error(peer, error, sizeof(error), &error_at);
 	clock_text(clock_text_now() - age, since_text);
 	if (error_at)
 		clock_text(error_at, error_text);
 	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:s, s:s, "
-			 "s:b, s:f, s:f, s:I, s:I}",
+			 "s:b, s:f, s:f, s:I, s:I, s:i, s:i}",
 		"id", peer->id, "hostname", peer->hostname, "addr", peer->addr,
 		"state", peer_state_name(peer), "streams",
 		(int)peer->tally->streams, "bytes_sent",
 		(json_int_t)atomic_load(&totals->sent), "bytes_received",
 		(json_int_t)atomic_load(&totals->received), "last_error", error,
 		"last_error_at", error_text, "since", since_text, "draining",
-		peer->draining, "latency_ms",
-		(double)peer->health.latency_us / 1000, "latency_last_ms",
-		(double)peer->health.last_us / 1000, "pings",
-		(json_int_t)peer->health.pings, "pings_failed",
-		(json_int_t)peer->health.failed);
+		peer->draining, "latency_ms", (double)health.latency_us / 1000,
+		"latency_last_ms", (double)health.last_us / 1000, "pings",
+		(json_int_t)health.pings, "pings_failed",
+		(json_int_t)health.failed, "connections", (int)peer->line_count,
+		"connections_ready", (int)lines_in(peer, LINE_READY));
 }
 
 json_t *peers_json(const struct peers *peers)

@@ -8,9 +8,8 @@
 
 #include <sys/queue.h>
 
-#include "peerd/health.h"
+#include "peerd/line.h"
 #include "peerd/peers.h"
-#include "peerd/ping.h"
 #include "shared/sock.h"
 
 struct peer {
@@ -23,11 +22,12 @@ struct peer {
 	bool seen; /* in the records that are being read */
 	bool near; /* of our own region */
 	char group[64];
-	struct channel *channel;
+	struct line *lines[CONF_PEER_CONNECTIONS_MAX];
+	unsigned line_count;
+	struct health past; /* pings of lines that are gone */
 	struct tally *tally;
-	struct health health;
-	struct ping *ping;	/* under way */
-	struct timer *ping_due; /* the next one */
+	int state;     /* enum peer_state when last looked at */
+	int64_t since; /* loop_now() of its last change */
 };
 
 struct peers {
@@ -48,3 +48,5 @@ enum peer_state {
 
 enum peer_state peer_state(const struct peer *peer);
 const char *peer_state_name(const struct peer *peer);
+/* Over all lines: the sums of pings; the latency of the fastest. */
+struct health peer_health(const struct peer *peer);

@@ -49,17 +49,35 @@ static void put_series(FILE *out, const struct peer *peer, const char *metric,
 	fprintf(out, "%s} ", more);
 }
 
-static void put_connection(FILE *out, const struct peer *peer, const char *name)
+static unsigned channels_in(const struct peer *peer, enum channel_state state)
 {
-	fprintf(out, "%s{", name);
-	put_label(out, "local_id", peer->peers->peerd->id);
-	fputc(',', out);
-	put_label(out, "remote_id", peer->id);
-	fprintf(out, ",state=\"%s\"} 1\n",
-		channel_state(peer->channel) == CHANNEL_READY ? "READY"
-		: channel_state(peer->channel) == CHANNEL_UNREACHABLE
-			? "TRANSIENT_FAILURE"
-			: "CONNECTING");
+	unsigned count = 0;
+
+	for (unsigned i = 0; i < peer->line_count; i++)
+		count += channel_state(line_channel(peer->lines[i])) == state;
+	return count;
+}
+
+static void put_connections(
+	FILE *out, const struct peer *peer, const char *name)
+{
+	static const char *const states[] = {
+		[CHANNEL_CONNECTING] = "CONNECTING",
+		[CHANNEL_READY] = "READY",
+		[CHANNEL_UNREACHABLE] = "TRANSIENT_FAILURE",
+	};
+
+	for (unsigned i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
+		unsigned count = channels_in(peer, (enum channel_state)i);
+
+		if (!count)
+			continue;
+		fprintf(out, "%s{", name);
+		put_label(out, "local_id", peer->peers->peerd->id);
+		fputc(',', out);
+		put_label(out, "remote_id", peer->id);
+		fprintf(out, ",state=\"%s\"} %u\n", states[i], count);
+	}
 }
 
 static void put_state(FILE *out, const struct peer *peer, const char *name)
@@ -74,14 +92,14 @@ static void put_state(FILE *out, const struct peer *peer, const char *name)
 static void put_pings(FILE *out, const struct peer *peer, const char *name)
 {
 	put_series(out, peer, name, "");
-	fprintf(out, "%llu\n", (unsigned long long)peer->health.pings);
+	fprintf(out, "%llu\n", (unsigned long long)peer_health(peer).pings);
 }
 
 static void put_failed_pings(
 	FILE *out, const struct peer *peer, const char *name)
 {
 	put_series(out, peer, name, "");
-	fprintf(out, "%llu\n", (unsigned long long)peer->health.failed);
+	fprintf(out, "%llu\n", (unsigned long long)peer_health(peer).failed);
 }
 
 /* Before the first answer there is none. */
@@ -96,13 +114,13 @@ static void put_seconds(
 
 static void put_latency(FILE *out, const struct peer *peer, const char *name)
 {
-	put_seconds(out, peer, name, peer->health.latency_us);
+	put_seconds(out, peer, name, peer_health(peer).latency_us);
 }
 
 static void put_last_latency(
 	FILE *out, const struct peer *peer, const char *name)
 {
-	put_seconds(out, peer, name, peer->health.last_us);
+	put_seconds(out, peer, name, peer_health(peer).last_us);
 }
 
 static void put_streams(FILE *out, const struct peer *peer, const char *name)
@@ -129,7 +147,7 @@ static const struct family {
 	void (*put)(FILE *out, const struct peer *peer, const char *name);
 } families[] = {
 	{"proxy_peer_client_connections", "gauge",
-		"connections to peers by gRPC's state", put_connection},
+		"connections to peers by gRPC's state", put_connections},
 	{"teleport_proxy_peer_client_pings_total", "counter",
 		"pings to peers, the failed ones too", put_pings},
 	{"teleport_proxy_peer_client_failed_pings_total", "counter",

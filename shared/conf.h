@@ -47,6 +47,8 @@ struct conf_tcp_listener {
 	unsigned allow_from_count;
 };
 
+#define CONF_PEER_CONNECTIONS_MAX 8
+
 struct conf_proxy {
 	bool enabled;
 	char *listen_addr;
@@ -72,7 +74,8 @@ struct conf_proxy {
 	/* bytes, peerd's: in gRPC's hands, and again what may wait for readers
 	 */
 	uint64_t peer_memory_max;
-	bool peer_plain; /* announces no extensions to peers */
+	uint32_t peer_connections; /* TCP connections to each peer */
+	bool peer_plain;	   /* announces no extensions to peers */
 	char *region;
 	char *zone;
 	char *group;

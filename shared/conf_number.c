@@ -52,6 +52,8 @@ const struct conf_number conf_numbers[] = {
 		MEMBER(proxy.buffer_max), 256 * MIB, MIB, 1024 * GIB},
 	{"proxy_service.peer_memory_max", CONF_UNIT_SIZE,
 		MEMBER(proxy.peer_memory_max), 256 * MIB, 16 * MIB, 1024 * GIB},
+	{"proxy_service.peer_connections", CONF_UNIT_NONE,
+		MEMBER(proxy.peer_connections), 1, 1, CONF_PEER_CONNECTIONS_MAX},
 	{"proxy_service.generation", CONF_UNIT_NONE,
 		MEMBER(proxy.generation), 0, 0, INT64_MAX},
 	{"agent_service.max_streams", CONF_UNIT_NONE,

@@ -150,6 +150,7 @@ static const struct cyaml_schema_field proxy_fields[] = {
 	FROM_TREE("stream_buffer_max"),
 	FROM_TREE("buffer_max"),
 	FROM_TREE("peer_memory_max"),
+	FROM_TREE("peer_connections"),
 	CYAML_FIELD_BOOL("peer_plain", OPTIONAL, struct conf_proxy, peer_plain),
 	TEXT("region", struct conf_proxy, region),
 	TEXT("zone", struct conf_proxy, zone),

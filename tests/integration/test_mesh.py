@@ -614,3 +614,96 @@ def test_drain_ends_after_its_time(make_host):
     assert host.peerd.stop() == 0
     assert 0.9 <= time.monotonic() - start < 8 * SLOW
     worker.close()
+
+
+class Between:
+    """Connections to addr by way of the test, which can cut each."""
+
+    def __init__(self, network, number, addr):
+        self.to = addr.rsplit(":", 1)
+        self.listener = socket.create_server((network.address(number), 0))
+        self.addr = "%s:%d" % self.listener.getsockname()
+        self.pairs = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self):
+        while True:
+            try:
+                near, _ = self.listener.accept()
+            except OSError:
+                return
+            far = socket.create_connection((self.to[0], int(self.to[1])))
+            self.pairs.append((near, far))
+            for one, other in ((near, far), (far, near)):
+                threading.Thread(
+                    target=self._pump, args=[one, other], daemon=True
+                ).start()
+
+    @staticmethod
+    def _pump(one, other):
+        try:
+            while data := one.recv(1 << 16):
+                other.sendall(data)
+        except OSError:
+            pass
+        for end in (one, other):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    def cut(self, index):
+        self.pairs[index][0].shutdown(socket.SHUT_RDWR)
+
+    def close(self):
+        self.listener.close()
+        for pair in self.pairs:
+            for end in pair:
+                end.close()
+
+
+def test_streams_spread_over_several_connections(ground, make_host):
+    """peer_connections: a new stream takes the connection with the fewest;
+    one that dies takes its streams along and no others, and comes back."""
+    left = make_host(peer_connections=3)
+    right = make_host()
+    between = Between(ground[1], 30, right.peer_addr)
+    left.know((right.id, between.addr))
+    right.know(left)
+    agent = str(uuid.uuid4())
+    holder = right.worker()
+    holder.tunnel_up(agent)
+    right.wait_tunnel(agent)
+    left.cache.put_tunnel(agent, right.id)
+
+    def all_ready():
+        (peer,) = left.peerd.status()["peers"]
+        return peer["connections_ready"] == peer["connections"] == 3
+
+    wait_for(all_ready, TIMEOUT, "three connections")
+    assert len(between.pairs) == 3
+    worker = left.worker()
+    ends = []
+    for _ in range(6):
+        answer, end = worker.connect(agent)
+        assert answer.route == worker.ipc.ROUTE_PEER
+        check_echo(end, 1000)
+        ends.append(end)
+    between.cut(0)
+    alive = []
+    for end in ends:
+        try:
+            end.sendall(b"alive?")
+            assert read_exactly(end, 6) == b"alive?"
+            alive.append(end)
+        except (OSError, AssertionError):
+            end.close()
+    assert len(alive) == 4
+    wait_for(all_ready, TIMEOUT, "the third connection is back")
+    for end in alive:
+        check_echo(end, 10)
+        end.close()
+    worker.close()
+    holder.close()
+    assert left.peerd.stop() == 0
+    between.close()

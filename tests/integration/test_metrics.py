@@ -74,7 +74,9 @@ def carry(left, right, size):
         got = 0
         while got < size:
             got += len(end.recv(65536))
-        return left.peerd.metrics(), right.peerd.metrics()
+        during = left.peerd.metrics(), right.peerd.metrics()
+        mesh.part(end)
+        return during
 
 
 def of(side, name, label="handler", method="DialNode", **more):

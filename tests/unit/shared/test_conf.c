@@ -78,6 +78,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(conf->proxy.buffer_max, 256 << 20);
 	assert_int_equal(conf->proxy.peer_memory_max, 256 << 20);
 	assert_false(conf->proxy.peer_plain);
+	assert_int_equal(conf->proxy.peer_connections, 1);
 	assert_int_equal(conf->agent.max_streams, 10000);
 	assert_true(*conf->agent.name);
 	conf_free(conf);
@@ -105,6 +106,7 @@ static const char whole[] =
 	"  drain_timeout: 1h\n"
 	"  dial_timeout: 2m\n"
 	"  peer_plain: yes\n"
+	"  peer_connections: 8\n"
 	"  buffer_max: 1GiB\n"
 	"  stream_buffer_max: 65536\n"
 	"  tcp_listeners: [{listen: 127.0.0.1:15432, target: pg.db-host-1, "
@@ -136,6 +138,7 @@ static void every_key_arrives(void **state)
 	assert_int_equal(conf->proxy.drain_timeout, 3600000);
 	assert_int_equal(conf->proxy.dial_timeout, 120000);
 	assert_true(conf->proxy.peer_plain);
+	assert_int_equal(conf->proxy.peer_connections, 8);
 	assert_int_equal(conf->proxy.buffer_max, 1 << 30);
 	assert_int_equal(conf->proxy.stream_buffer_max, 65536);
 	assert_int_equal(conf->proxy.tcp_listeners_count, 1);
