@@ -189,6 +189,21 @@ char *pki_cert_to_pem(X509 *cert)
 	return text;
 }
 
+char *pki_certs_to_pem(STACK_OF(X509) * certs)
+{
+	char *text = xstrdup("");
+
+	for (int i = 0; i < sk_X509_num(certs); i++) {
+		char *pem = pki_cert_to_pem(sk_X509_value(certs, i));
+		char *joined = xasprintf("%s%s", text, pem ? pem : "");
+
+		free(pem);
+		free(text);
+		text = joined;
+	}
+	return text;
+}
+
 static int count_begins(const char *pem, size_t len)
 {
 	static const char mark[] = "-----BEGIN";

@@ -28,6 +28,10 @@ void pki_spki_pin(EVP_PKEY *key, char *out, size_t size);
 bool pki_pin_matches(X509 *cert, const char *pin);
 
 X509 *pki_ca_make(EVP_PKEY *key, const char *common_name, int64_t days);
+/* A certificate for ca's name and key that the other CA of the same name has
+ * signed: who trusts only that one accepts what ca issues. Being self-issued
+ * (RFC 5280 6.1) it does not count against pathlen:0. */
+X509 *pki_ca_cross(X509 *ca, X509 *other, EVP_PKEY *other_key);
 
 struct pki_template {
 	const char *common_name;
@@ -42,8 +46,9 @@ struct pki_template {
 X509 *pki_issue(const struct pki_template *template, EVP_PKEY *subject_key,
 	X509 *ca, EVP_PKEY *ca_key, char **error_out);
 
-/* PEM of one certificate; gives. */
+/* PEM of one certificate, of all in their order; gives. */
 char *pki_cert_to_pem(X509 *cert);
+char *pki_certs_to_pem(STACK_OF(X509) * certs);
 /* All certificates of a PEM text; gives a stack (sk_X509_pop_free). */
 STACK_OF(X509) *
 	pki_certs_from_pem(const char *pem, size_t len, char **error_out);

@@ -144,6 +144,35 @@ X509 *pki_ca_make(EVP_PKEY *key, const char *common_name, int64_t days)
 	return NULL;
 }
 
+X509 *pki_ca_cross(X509 *ca, X509 *other, EVP_PKEY *other_key)
+{
+	X509 *cert = X509_new();
+	bool first = cert && ASN1_TIME_compare(X509_get0_notAfter(ca),
+				     X509_get0_notAfter(other)) < 0;
+
+	if (cert && X509_set_version(cert, X509_VERSION_3) &&
+		set_serial(cert) &&
+		X509_set1_notBefore(cert, X509_get0_notBefore(ca)) &&
+		X509_set1_notAfter(
+			cert, X509_get0_notAfter(first ? ca : other)) &&
+		X509_set_subject_name(cert, X509_get_subject_name(ca)) &&
+		X509_set_issuer_name(cert, X509_get_subject_name(other)) &&
+		X509_set_pubkey(cert, X509_get0_pubkey(ca)) &&
+		add_extension(cert, other, NID_basic_constraints,
+			"critical,CA:TRUE,pathlen:0") &&
+		add_extension(cert, other, NID_key_usage,
+			"critical,keyCertSign,cRLSign") &&
+		add_extension(
+			cert, other, NID_subject_key_identifier, "hash") &&
+		add_extension(cert, other, NID_authority_key_identifier,
+			"keyid:always") &&
+		sign(cert, other_key))
+		return cert;
+	X509_free(cert);
+	ERR_clear_error();
+	return NULL;
+}
+
 static bool set_subject(X509 *cert, const struct pki_template *template)
 {
 	X509_NAME *subject = X509_get_subject_name(cert);

@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "shared/alloc.h"
+#include "shared/bundle.h"
 #include "shared/pki.h"
 #include "shared/tls.h"
 
@@ -76,77 +77,71 @@ static STACK_OF(X509) *
 	return certs;
 }
 
-static bool contains(STACK_OF(X509) * certs, X509 *cert)
+/* Adds cert to the chain, unless it is there. */
+static bool chain_add(struct tls_identity *identity, X509 *cert)
 {
-	for (int i = 0; i < sk_X509_num(certs); i++)
-		if (!X509_cmp(sk_X509_value(certs, i), cert))
-			return true;
-	return false;
+	if (bundle_contains(identity->chain, cert))
+		return true;
+	return X509_up_ref(cert) && sk_X509_push(identity->chain, cert) > 0;
 }
 
-static bool add_certs(X509_STORE *store, STACK_OF(X509) * certs)
+/* A CA that was withdrawn is not sent any more, nor what leads to it only. */
+static bool drop_untrusted(
+	struct tls_identity *identity, STACK_OF(X509) * trusted)
 {
-	bool ok = true;
+	STACK_OF(X509) *kept = sk_X509_new_null();
+	X509 *cert;
+	bool ok = kept != NULL;
 
-	for (int i = 0; ok && i < sk_X509_num(certs); i++)
-		ok = X509_STORE_add_cert(store, sk_X509_value(certs, i));
+	for (int i = 0; ok && i < sk_X509_num(identity->chain); i++) {
+		cert = sk_X509_value(identity->chain, i);
+		if (bundle_verifies(cert, trusted, identity->chain, true))
+			ok = X509_up_ref(cert) && sk_X509_push(kept, cert) > 0;
+	}
+	sk_X509_pop_free(identity->chain, X509_free);
+	identity->chain = kept;
 	return ok;
 }
 
-/* Puts the CAs that lead from the leaf to its root behind it, unless the file
- * had them. The root is a host CA, or for a user's identity the user CA. */
+/* Puts behind the leaf, in this order: what the file had, and of the CAs those
+ * that issued leaf or chain. While a CA is replaced these are two: the new one,
+ * for who joins by its pin, and the old one behind the cross certificate. The
+ * root is a host CA, or for a user's identity the user CA. */
 static bool complete_chain(struct tls_identity *identity)
 {
-	X509_STORE *store = X509_STORE_new();
-	X509_STORE_CTX *ctx = X509_STORE_CTX_new();
-	STACK_OF(X509) * found;
-	bool ok = store && ctx;
+	STACK_OF(X509) *trusted = sk_X509_dup(identity->host_ca);
+	bool ok = trusted != NULL;
+	X509 *ca;
 
-	ok = ok && add_certs(store, identity->host_ca) &&
-	     add_certs(store, identity->user_ca) &&
-	     X509_STORE_CTX_init(ctx, store, identity->leaf, identity->chain);
-	if (ok) {
-		/* An expired identity is whole; what it is good for is decided
-		 * at the handshake. */
-		X509_STORE_CTX_set_flags(ctx, X509_V_FLAG_NO_CHECK_TIME);
-		ok = X509_verify_cert(ctx) == 1;
+	for (int i = 0; ok && i < sk_X509_num(identity->user_ca); i++)
+		ok = sk_X509_push(
+			     trusted, sk_X509_value(identity->user_ca, i)) > 0;
+	/* An expired identity is whole; what it is good for is decided at the
+	 * handshake. */
+	ok = ok &&
+	     bundle_verifies(identity->leaf, trusted, identity->chain, true) &&
+	     drop_untrusted(identity, trusted);
+	ca = ok ? bundle_issuer(trusted, identity->leaf) : NULL;
+	if (ca)
+		ok = chain_add(identity, ca);
+	for (int i = 0; ok && i < sk_X509_num(identity->chain); i++) {
+		ca = bundle_issuer(trusted, sk_X509_value(identity->chain, i));
+		ok = !ca || chain_add(identity, ca);
 	}
-	found = ok ? X509_STORE_CTX_get0_chain(ctx) : NULL;
-	for (int i = 1; ok && i < sk_X509_num(found); i++) {
-		X509 *cert = sk_X509_value(found, i);
-
-		if (contains(identity->chain, cert))
-			continue;
-		ok = X509_up_ref(cert) &&
-		     sk_X509_push(identity->chain, cert) > 0;
-	}
-	X509_STORE_CTX_free(ctx);
-	X509_STORE_free(store);
-	ERR_clear_error();
+	sk_X509_free(trusted);
 	return ok;
-}
-
-/* Appends the PEM of cert to text; takes and gives text. */
-static char *append_pem(char *text, X509 *cert)
-{
-	char *pem = pki_cert_to_pem(cert);
-	char *joined = xasprintf("%s%s", text ? text : "", pem ? pem : "");
-
-	free(pem);
-	free(text);
-	return joined;
 }
 
 static void encode(struct tls_identity *identity)
 {
-	identity->cert_pem = append_pem(NULL, identity->leaf);
-	for (int i = 0; i < sk_X509_num(identity->chain); i++)
-		identity->cert_pem = append_pem(
-			identity->cert_pem, sk_X509_value(identity->chain, i));
-	for (int i = 0; i < sk_X509_num(identity->host_ca); i++)
-		identity->host_ca_pem = append_pem(identity->host_ca_pem,
-			sk_X509_value(identity->host_ca, i));
+	char *leaf = pki_cert_to_pem(identity->leaf);
+	char *chain = pki_certs_to_pem(identity->chain);
+
+	identity->cert_pem = xasprintf("%s%s", leaf ? leaf : "", chain);
+	identity->host_ca_pem = pki_certs_to_pem(identity->host_ca);
 	identity->key_pem = pki_key_to_pem(identity->key);
+	free(leaf);
+	free(chain);
 }
 
 /* The parts belong together, and are put into the forms that users want. */

@@ -5,6 +5,8 @@
  * against that one certificate as usual (purpose, dates, name). What a newcomer
  * gets wrong: a certificate that merely carries the pinned key proves nothing;
  * the leaf must be signed by that key, so the leaf itself is never the anchor.
+ * And while CAs are rotated a cross certificate carries the pinned key too; the
+ * anchor is the CA's own, self-signed certificate.
  */
 #include <ctype.h>
 #include <openssl/x509v3.h>
@@ -52,6 +54,7 @@ static X509 *find_pinned(STACK_OF(X509) * certs, X509 *leaf, const char *pin)
 		X509 *cert = sk_X509_value(certs, i);
 
 		if (X509_cmp(cert, leaf) && X509_check_ca(cert) > 0 &&
+			X509_self_signed(cert, 0) == 1 &&
 			pki_pin_matches(cert, pin))
 			return cert;
 	}
