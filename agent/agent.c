@@ -361,6 +361,20 @@ bool agent_announce(struct agent *agent, struct registration *registration,
 	return true;
 }
 
+int agent_replace_identity(
+	struct agent *agent, struct tls_identity *identity, char **error_out)
+{
+	struct host_identity host;
+	const char *why;
+
+	if (identity_of_host(identity->leaf, agent->cluster, &host, &why) < 0 ||
+		strcmp(host.uuid, agent->agent_id)) {
+		*error_out = xstrdup("the certificate is not this agent's");
+		return -1;
+	}
+	return use_identity(agent, identity, error_out);
+}
+
 void agent_stop(struct agent *agent, uint32_t linger_ms, void (*fn)(void *arg),
 	void *arg)
 {

@@ -48,6 +48,11 @@ struct agent *agent_new(const struct agent_config *config, char **error_out);
  * and uuid stay). True when anything was announced anew. */
 bool agent_announce(struct agent *agent, struct registration *registration,
 	const char *const *service_addrs);
+/* Another certificate of an identity that somebody else looks after; tunnels
+ * that stand keep theirs. Borrows identity. 0, or -1 and *error_out (gives):
+ * the old one stays in use. */
+int agent_replace_identity(
+	struct agent *agent, struct tls_identity *identity, char **error_out);
 /* No new streams; those there are have linger_ms. fn when all tunnels have
  * ended; then agent_free() is allowed. Again, with less time: fine. */
 void agent_stop(struct agent *agent, uint32_t linger_ms, void (*fn)(void *arg),

@@ -58,7 +58,24 @@ static void on_stop_signal(int signal, void *arg)
 	agent_stop(process->agent, STOP_LINGER_MS, on_stopped, process);
 }
 
-/* Labels and services; everything else needs a restart. */
+/* The files that somebody else renews; one that is torn changes nothing. */
+static void read_identity(struct process *process, const struct conf *conf)
+{
+	struct tls_identity *identity = NULL;
+	char *error = NULL;
+
+	if (setup_own_identity(conf, &identity, &error) == 0 && !identity)
+		return;
+	if (identity &&
+		agent_replace_identity(process->agent, identity, &error) == 0)
+		log_info("certificate read again");
+	else
+		log_error("certificate stays as it was: %s", error);
+	free(error);
+	tls_identity_unref(identity);
+}
+
+/* Certificate, labels and services; everything else needs a restart. */
 static void on_reload_signal(int signal, void *arg)
 {
 	struct process *process = arg;
@@ -79,6 +96,7 @@ static void on_reload_signal(int signal, void *arg)
 	else
 		log_info("read again: nothing new to announce");
 	free(addrs);
+	read_identity(process, conf);
 	conf_free(conf);
 }
 

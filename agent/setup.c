@@ -79,8 +79,7 @@ const char **setup_addrs(const struct conf_agent *conf)
 	return addrs;
 }
 
-/* The files of somebody else's PKI, if configured. */
-static int own_identity(const struct conf *conf,
+int setup_own_identity(const struct conf *conf,
 	struct tls_identity **identity_out, char **error_out)
 {
 	*identity_out = NULL;
@@ -133,7 +132,7 @@ struct agent *setup_agent(const struct conf *conf, struct loop *loop,
 			conf->data_dir, strerror(-ret));
 		return NULL;
 	}
-	if (own_identity(conf, &config.identity, error_out) < 0)
+	if (setup_own_identity(conf, &config.identity, error_out) < 0)
 		return NULL;
 	agent = new_agent(conf, &config, uuid, error_out);
 	tls_identity_unref(config.identity);

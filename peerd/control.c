@@ -92,8 +92,10 @@ static void answer_status(struct ctl_call *call, void *arg, json_t *args)
 		routed_link_is_up(peerd->routed));
 
 	json_object_set_new(status, "identity",
-		json_pack("{s:o}", "not_after",
-			time_json(peerd->identity_not_after * 1000)));
+		json_pack("{s:o, s:s}", "not_after",
+			time_json(peerd->identity_not_after * 1000),
+			"last_error",
+			routed_link_identity_error(peerd->routed)));
 	json_object_set_new(status, "peers", peers_json(peerd->peers));
 	json_object_set_new(status, "workers", workers_json(peerd));
 	json_object_set_new(status, "dials", dials_json(peerd));

@@ -38,6 +38,7 @@ struct routed_link {
 	void *arg;
 	struct idmap *lookups;
 	struct timer *on_our_own;
+	char *identity_error; /* NULL: the last one told is in use */
 };
 
 /* ---- the cache ---- */
@@ -109,13 +110,18 @@ static void load_identity(struct routed_link *routed, const char *directory)
 	char *error = NULL;
 	struct tls_identity *identity = tls_identity_load(directory, &error);
 
-	if (identity) {
+	free(routed->identity_error);
+	routed->identity_error = error;
+	if (identity)
 		routed->ops->on_identity(routed->arg, identity);
-		return;
-	}
-	log_error(
-		"identity cannot be loaded: %s directory=%s", error, directory);
-	free(error);
+	else
+		log_error("identity stays as it was: %s directory=%s", error,
+			directory);
+}
+
+const char *routed_link_identity_error(const struct routed_link *routed)
+{
+	return routed->identity_error ? routed->identity_error : "";
 }
 
 static void handle_identity(
@@ -290,6 +296,7 @@ void routed_link_free(struct routed_link *routed)
 	free(routed->peerd->cache_path);
 	routed->peerd->cache = NULL;
 	routed->peerd->cache_path = NULL;
+	free(routed->identity_error);
 	free(routed);
 }
 

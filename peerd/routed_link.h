@@ -36,4 +36,6 @@ uint64_t routed_link_lookup(struct routed_link *routed, const char *agent_id,
 /* No reply follows. */
 void routed_link_cancel(struct routed_link *routed, uint64_t id);
 
+/* Why the identity that routed last told of is not in use; empty: it is. */
+const char *routed_link_identity_error(const struct routed_link *routed);
 bool routed_link_is_up(const struct routed_link *routed);

@@ -41,6 +41,9 @@ const struct metric proxy_metrics[PROXY_METRICS] = {
 	[PROXY_LINK_ROUTED] = GAUGE(LINK_UP, "to=\"routed\"", NULL),
 	[PROXY_HAS_IDENTITY] = GAUGE("peerway_proxy_has_identity", NULL,
 		"Workers that have loaded the host's certificate."),
+	[PROXY_IDENTITY_REFUSED] = GAUGE("peerway_proxy_identity_refused", NULL,
+		"Workers that could not load the newest certificate "
+		"and serve with an earlier one."),
 	[PROXY_HAS_CACHE] = GAUGE("peerway_proxy_has_cache", NULL,
 		"Workers that have opened the routing cache."),
 	[PROXY_TUNNEL_BYTES_IN] = COUNTER("peerway_proxy_tunnel_bytes_total",

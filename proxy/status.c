@@ -58,17 +58,20 @@ void status_answer(struct ctl_call *call, void *arg, json_t *args)
 	struct parent *parent = arg;
 	struct metrics *metrics = &parent->metrics;
 
-	ctl_reply(
-		call, json_pack("{s:i, s:s, s:o, s:I, s:I, s:I, s:b, s:o}",
-			      "pid", (int)getpid(), "version", PEERWAY_VERSION,
-			      "workers", workers_json(parent), "clients",
-			      (json_int_t)metric_get(metrics, PROXY_CLIENTS),
-			      "tunnels",
-			      (json_int_t)metric_get(metrics, PROXY_TUNNELS),
-			      "sessions",
-			      (json_int_t)metric_get(metrics, PROXY_SESSIONS),
-			      "stopping", parent->stopping, "listen",
-			      listen_json(&parent->conf->proxy)));
+	ctl_reply(call,
+		json_pack("{s:i, s:s, s:o, s:I, s:I, s:I, s:b, s:o, s:{s:I}}",
+			"pid", (int)getpid(), "version", PEERWAY_VERSION,
+			"workers", workers_json(parent), "clients",
+			(json_int_t)metric_get(metrics, PROXY_CLIENTS),
+			"tunnels",
+			(json_int_t)metric_get(metrics, PROXY_TUNNELS),
+			"sessions",
+			(json_int_t)metric_get(metrics, PROXY_SESSIONS),
+			"stopping", parent->stopping, "listen",
+			listen_json(&parent->conf->proxy), "identity",
+			"refused_by_workers",
+			(json_int_t)metric_get(
+				metrics, PROXY_IDENTITY_REFUSED)));
 }
 
 /* One line for each thing that fewer workers have than there are. */

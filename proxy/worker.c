@@ -46,10 +46,12 @@
 
 /* --- identity, cache --- */
 
+/* Own files are read at the start only: then routed has copied them to its
+ * directory, checked and whole. */
 static struct tls_identity *load_identity(
 	const struct conf_identity *files, const char *directory, char **error)
 {
-	if (*files->cert)
+	if (!directory)
 		return tls_identity_load_files(files->cert, files->key,
 			files->ca, *files->user_ca ? files->user_ca : NULL,
 			error);
@@ -63,14 +65,17 @@ void worker_load_identity(struct worker *worker, const char *directory)
 		load_identity(&worker->conf->identity, directory, &error);
 	bool used = identity && !trust_use(worker->trust, identity, &error);
 
+	metric_set(&worker->metrics, PROXY_IDENTITY_REFUSED, !used);
 	if (used) {
 		metric_set(&worker->metrics, PROXY_HAS_IDENTITY, 1);
 		log_info("certificate loaded: from=%s seconds_left=%lld",
-			directory,
+			directory ? directory : "identity.cert",
 			(long long)(trust_not_after(worker->trust) -
 				    time(NULL)));
 	} else {
-		log_warn("certificate not loaded: %s", error);
+		log_warn("certificate not loaded, an earlier one stays in "
+			 "use: %s",
+			error);
 	}
 	free(error);
 	tls_identity_unref(identity);
@@ -117,7 +122,9 @@ static void load_from_disk(struct worker *worker)
 	char *directory = xasprintf("%s/cache", worker->conf->data_dir);
 	char *cache = cache_newest(directory);
 
-	if (*worker->conf->identity.cert || access(identity, R_OK) == 0)
+	if (*worker->conf->identity.cert)
+		worker_load_identity(worker, NULL);
+	else if (access(identity, R_OK) == 0)
 		worker_load_identity(worker, identity);
 	if (cache)
 		worker_use_cache(worker, cache, true);

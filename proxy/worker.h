@@ -74,7 +74,7 @@ struct worker {
 /* Runs until told to end; the exit status. Borrows conf. */
 int worker_run(const struct conf *conf, uint32_t number);
 
-/* Loads the host's certificate from directory (or from the files that the
+/* Loads the host's certificate from directory (NULL: from the files that the
  * configuration names); keeps the old one, and says so, when that fails. */
 void worker_load_identity(struct worker *worker, const char *directory);
 

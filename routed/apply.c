@@ -18,6 +18,7 @@
 #define SERVICES_MAX 256
 #define LABELS_MAX 256
 #define TEXT_MAX 1024
+#define CA_MAX 16384	 /* PEM of two CAs is about 1,300 bytes */
 #define RECORD_MAX 49152 /* packed; as authd's */
 
 void apply_init(struct apply *apply, const char *store_id, uint64_t revision)
@@ -102,11 +103,21 @@ static bool proxy_is_fit(const Peerway__Record__ProxyRecord *record)
 	       text_is_fit(record->hostname) && strlen(record->peer_addr) < 300;
 }
 
+static bool config_is_fit(const Peerway__Record__ClusterConfig *config)
+{
+	return text_is_fit(config->cluster_name) &&
+	       strlen(config->host_ca) <= CA_MAX &&
+	       strlen(config->host_cross) <= CA_MAX &&
+	       strlen(config->user_ca) <= CA_MAX &&
+	       strlen(config->host_ca_id) < 80 &&
+	       strlen(config->user_ca_id) < 80;
+}
+
 bool apply_is_fit(const Peerway__Auth__Change *change)
 {
 	switch (change->what_case) {
 	case PEERWAY__AUTH__CHANGE__WHAT_CONFIG:
-		return text_is_fit(change->config->cluster_name);
+		return config_is_fit(change->config);
 	case PEERWAY__AUTH__CHANGE__WHAT_PROXY_PUT:
 		return proxy_is_fit(change->proxy_put);
 	case PEERWAY__AUTH__CHANGE__WHAT_PROXY_REMOVED:

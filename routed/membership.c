@@ -19,14 +19,18 @@
 #include "routed/identity_dir.h"
 #include "routed/join.h"
 #include "routed/membership.h"
+#include "routed/trust.h"
 #include "shared/alloc.h"
+#include "shared/bundle.h"
 #include "shared/log.h"
 #include "shared/pki.h"
 
 #define RENEW "/peerway.auth.AuthService/Renew"
 #define RENEW_MS 10000
 #define RETRY_MS 30000
-#define LOOK_MS 3600000 /* clocks are set, machines sleep */
+#define NO_CHANNEL_MS 1000 /* the session is being made anew */
+#define SPREAD_MS 1000	   /* at least, when the CA is another */
+#define LOOK_MS 3600000	   /* clocks are set, machines sleep */
 
 struct membership {
 	struct loop *loop;
@@ -40,10 +44,13 @@ struct membership {
 	struct join *join;	       /* NULL: not joining */
 	struct rpc_cq *cq;
 	struct timer *renew;
+	struct timer *trust; /* to look at what was heard, later */
+	struct trust_word word;
 	char *last_error;
 };
 
 static void on_renew_due(void *arg);
+static void on_trust_due(void *arg);
 
 struct membership *membership_new(struct loop *loop, struct rpc_cq *cq,
 	const struct conf *conf, const char *proxy_id,
@@ -59,6 +66,7 @@ struct membership *membership_new(struct loop *loop, struct rpc_cq *cq,
 	membership->arg = arg;
 	membership->root = xasprintf("%s/identity", conf->data_dir);
 	membership->renew = timer_new(loop, on_renew_due, membership);
+	membership->trust = timer_new(loop, on_trust_due, membership);
 	return membership;
 }
 
@@ -68,6 +76,8 @@ void membership_free(struct membership *membership)
 		return;
 	join_free(membership->join);
 	timer_free(membership->renew);
+	timer_free(membership->trust);
+	trust_deinit(&membership->word);
 	tls_identity_unref(membership->identity);
 	free(membership->directory);
 	free(membership->root);
@@ -93,6 +103,13 @@ static void schedule_renewal(struct membership *membership)
 
 	if (membership->conf->identity.cert[0])
 		return; /* its administrator does that */
+	if (!trust_is_active(&membership->word, membership->identity)) {
+		/* not all hosts of the cluster at once */
+		timer_set(membership->renew,
+			arc4random_uniform(
+				SPREAD_MS + membership->word.spread_ms));
+		return;
+	}
 	if (!ASN1_TIME_to_tm(
 		    X509_get0_notBefore(membership->identity->leaf), &tm))
 		return;
@@ -121,30 +138,51 @@ static int adopt(struct membership *membership, char *directory)
 	membership->directory = directory;
 	set_error(membership, NULL);
 	schedule_renewal(membership);
+	timer_set(membership->trust, 0);
 	membership->ops->on_identity(membership->arg, identity, directory);
 	return 0;
 }
 
-/* Writes what authd has answered, with its key; 0 or -EINVAL. */
+/* Writes what has been found to belong together (takes it) to where every
+ * daemon looks for it, and uses it; 0 or -EINVAL, and then the old set is
+ * still the current one. */
+static int put_in_place(
+	struct membership *membership, struct tls_identity *identity)
+{
+	char *user_ca = pki_certs_to_pem(identity->user_ca);
+	struct identity_files files = {.cert = identity->cert_pem,
+		.key = identity->key_pem,
+		.host_ca = identity->host_ca_pem,
+		.user_ca = user_ca[0] ? user_ca : NULL};
+	char *error = NULL;
+	char *directory = identity_dir_write(membership->root, &files, &error);
+
+	free(user_ca);
+	tls_identity_unref(identity);
+	if (directory)
+		return adopt(membership, directory);
+	log_error("identity cannot be written: %s", error);
+	set_error(membership, error);
+	return -EINVAL;
+}
+
+/* Uses what authd has answered, with its key; 0 or -EINVAL. */
 static int install(struct membership *membership,
 	const Peerway__Auth__JoinResponse *response, EVP_PKEY *key)
 {
 	char *key_pem = pki_key_to_pem(key);
-	struct identity_files files = {.cert = response->cert_chain,
-		.key = key_pem,
-		.host_ca = response->host_ca,
-		.user_ca = response->user_ca[0] ? response->user_ca : NULL};
 	char *error = NULL;
-	char *directory = identity_dir_write(membership->root, &files, &error);
+	struct tls_identity *identity =
+		tls_identity_from_pem(response->cert_chain, key_pem,
+			response->host_ca, response->user_ca, &error);
 
 	wipe(key_pem, strlen(key_pem));
 	free(key_pem);
-	if (!directory) {
-		log_error("identity cannot be written: %s", error);
-		set_error(membership, error);
-		return -EINVAL;
-	}
-	return adopt(membership, directory);
+	if (identity)
+		return put_in_place(membership, identity);
+	log_error("the auth server's answer cannot be used: %s", error);
+	set_error(membership, error);
+	return -EINVAL;
 }
 
 /* ---- renewal ---- */
@@ -156,6 +194,8 @@ static bool renewal_is_due(const struct membership *membership)
 	int64_t not_before;
 	int64_t not_after = tls_identity_not_after(membership->identity);
 
+	if (!trust_is_active(&membership->word, membership->identity))
+		return true;
 	if (!ASN1_TIME_to_tm(X509_get0_notBefore(leaf), &tm))
 		return false;
 	not_before = timegm(&tm);
@@ -201,7 +241,7 @@ static void on_renew_due(void *arg)
 		return;
 	}
 	if (!channel) {
-		timer_set(membership->renew, RETRY_MS);
+		timer_set(membership->renew, NO_CHANNEL_MS);
 		return;
 	}
 	csr = pki_csr_make(membership->identity->key, &csr_len);
@@ -246,36 +286,6 @@ static bool on_joined(
 
 /* ---- own files ---- */
 
-static char *pem_of(STACK_OF(X509) * certs)
-{
-	char *text = xstrdup("");
-
-	for (int i = 0; i < sk_X509_num(certs); i++) {
-		char *pem = pki_cert_to_pem(sk_X509_value(certs, i));
-		char *joined = xasprintf("%s%s", text, pem);
-
-		free(pem);
-		free(text);
-		text = joined;
-	}
-	return text;
-}
-
-static char *write_own(struct membership *membership,
-	const struct tls_identity *identity, char **error_out)
-{
-	char *user_ca = pem_of(identity->user_ca);
-	struct identity_files files = {.cert = identity->cert_pem,
-		.key = identity->key_pem,
-		.host_ca = identity->host_ca_pem,
-		.user_ca = user_ca[0] ? user_ca : NULL};
-	char *directory =
-		identity_dir_write(membership->root, &files, error_out);
-
-	free(user_ca);
-	return directory;
-}
-
 /* Copies the configured files to where every daemon looks for them. */
 static int use_own_files(struct membership *membership, char **error_out)
 {
@@ -283,20 +293,61 @@ static int use_own_files(struct membership *membership, char **error_out)
 	struct tls_identity *identity =
 		tls_identity_load_files(conf->cert, conf->key, conf->ca,
 			conf->user_ca[0] ? conf->user_ca : NULL, error_out);
-	char *directory;
+	const struct tls_identity *now = membership->identity;
 
 	if (!identity)
 		return -EINVAL;
-	if (membership->identity &&
-		X509_cmp(identity->leaf, membership->identity->leaf) == 0) {
+	if (now && !X509_cmp(identity->leaf, now->leaf) &&
+		bundle_equal(identity->host_ca, now->host_ca) &&
+		bundle_equal(identity->user_ca, now->user_ca)) {
+		set_error(membership, NULL);
 		tls_identity_unref(identity);
 		return 0;
 	}
-	directory = write_own(membership, identity, error_out);
-	tls_identity_unref(identity);
-	if (!directory)
-		return -EINVAL;
-	return adopt(membership, directory);
+	return put_in_place(membership, identity);
+}
+
+/* ---- the CAs of now ---- */
+
+static void on_trust_due(void *arg)
+{
+	struct membership *membership = arg;
+	struct tls_identity *next = NULL;
+	enum trust_step step;
+
+	if (!membership->identity || membership->conf->identity.cert[0])
+		return; /* trust is then its administrator's, too */
+	step = trust_next(&membership->word, membership->identity, &next);
+	if (step == TRUST_OTHER) {
+		log_info("trusted CAs are others now: host=%d user=%d",
+			sk_X509_num(next->host_ca), sk_X509_num(next->user_ca));
+		put_in_place(membership, next);
+		return;
+	}
+	if (step != TRUST_SAME) {
+		set_error(membership,
+			step == TRUST_WITHDRAWN
+				? xasprintf("this host's certificate was "
+					    "issued by a CA that has been "
+					    "withdrawn: remove %s and join "
+					    "again with a new token",
+					  membership->root)
+				: xstrdup("the CAs that authd names cannot be "
+					  "used"));
+		log_error("trusted CAs stay as they were: %s",
+			membership->last_error);
+		return;
+	}
+	schedule_renewal(membership);
+}
+
+void membership_hear(struct membership *membership,
+	const Peerway__Record__ClusterConfig *config)
+{
+	/* later: whoever tells us may be at work on the session that another
+	 * identity ends */
+	if (trust_hear(&membership->word, config))
+		timer_set(membership->trust, 0);
 }
 
 /* ---- beginning ---- */

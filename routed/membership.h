@@ -11,6 +11,7 @@
  * The token is only needed until there is a certificate.
  */
 
+#include "record.pb-c.h"
 #include "shared/conf.h"
 #include "shared/loop.h"
 #include "shared/rpc.h"
@@ -36,6 +37,12 @@ void membership_free(struct membership *membership);
 int membership_start(struct membership *membership, char **error_out);
 /* Own files may have changed: reads them again. */
 void membership_reload(struct membership *membership);
+
+/* What authd says of its CAs. A change is acted upon in a later turn: other CAs
+ * are trusted at once, and a certificate of a CA that no longer signs is
+ * renewed at once, spread over the time that authd names. */
+void membership_hear(struct membership *membership,
+	const Peerway__Record__ClusterConfig *config);
 
 /* NULL and 0 while there is none. */
 const char *membership_directory(const struct membership *membership);

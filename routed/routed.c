@@ -106,11 +106,25 @@ static void announce_cache(struct routed *routed, bool proxies_changed)
 	links_tell_cache(routed->links, &message);
 }
 
+/* The CAs, of the config in the cache. */
+static void take_trust(struct routed *routed)
+{
+	struct cache *cache = mirror_cache(routed->mirror);
+	Peerway__Record__ClusterConfig *config;
+
+	if (!cache || cache_config(cache, &config) != 1)
+		return;
+	membership_hear(routed->membership, config);
+	peerway__record__cluster_config__free_unpacked(config, NULL);
+}
+
 static void on_commit(void *arg, bool proxies_changed)
 {
 	struct routed *routed = arg;
 
 	metric_add(&routed->metrics, ROUTED_COMMITS, 1);
+	if (proxies_changed)
+		take_trust(routed);
 	announce_cache(routed, proxies_changed);
 }
 
@@ -414,6 +428,7 @@ int routed_start(struct routed *routed, const struct conf *conf,
 		return -1;
 	announce_cache(routed, true);
 	timer_set(routed->sync_wait, SYNC_WAIT_MS);
+	take_trust(routed);
 	return membership_start(routed->membership, error_out);
 }
 
