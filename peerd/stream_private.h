@@ -46,15 +46,15 @@ struct stream {
 	size_t left;
 	struct backlog backlog; /* behind it */
 	struct credit credit;
-	size_t held;   /* counted in METER_BYTES_HELD */
-	bool told_end; /* the descriptor knows that nothing more comes */
+	size_t held; /* counted in METER_BYTES_HELD */
 	/* for rx's holder, set by the receiving completion */
 	atomic_bool receive_due; /* the next message may be asked for */
 	atomic_bool far_blocked;
 	_Atomic int rx_end; /* enum rx_end */
 	/* for tx's holder, set by rx's */
-	atomic_bool rx_over; /* all is delivered that will ever come */
-	atomic_bool discard; /* the descriptor takes nothing any more */
+	atomic_bool told_end; /* the descriptor is told that no more comes */
+	atomic_bool rx_over;  /* all is delivered that will ever come */
+	atomic_bool discard;  /* the descriptor takes nothing any more */
 	_Atomic uint64_t received;
 	uint64_t arrived;	   /* the receiving completion's */
 	_Atomic uint64_t arrivals; /* that we have allowed */

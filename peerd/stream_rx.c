@@ -159,8 +159,9 @@ static void finish(struct stream *s, enum rx_end end)
 		stream_note_eof(s, s->setup.side == STREAM_CALLER
 					   ? "agent closed"
 					   : "client closed");
+		/* first: the worker may close its end at once */
+		atomic_store(&s->told_end, true);
 		shutdown(s->fd, SHUT_WR);
-		s->told_end = true;
 	} else if (end == RX_CLOSED && stream_has(s, EXT_EOF)) {
 		stream_cut(s, "the peer ended the call without an Eof");
 	} else if (end == RX_CLOSED) {

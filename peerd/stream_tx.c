@@ -146,7 +146,7 @@ static enum step failed(struct stream *s, int error)
 
 static enum step without_bytes(struct stream *s, ssize_t n)
 {
-	if (n == 0 && !atomic_load(&s->rx_over) && sock_pair_is_torn(s->fd))
+	if (n == 0 && !atomic_load(&s->told_end) && sock_pair_is_torn(s->fd))
 		return failed(s, ECONNRESET);
 	if (n == 0)
 		return ended(s);
