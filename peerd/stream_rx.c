@@ -238,6 +238,8 @@ static void deliver(struct stream *s, const struct frame *frame)
 			message_trim(pieces, count, frame->offset, frame->len));
 		destroy(&s->message);
 	}
+	if (!stream_has(s, EXT_CREDIT))
+		atomic_store(&s->receive_due, true);
 	if (held)
 		stream_rx_pump(s);
 	else
@@ -254,11 +256,8 @@ static const char *take_data(struct stream *s, const struct frame *frame)
 		s->arrived += frame->len;
 		if (s->arrived > atomic_load(&s->arrivals))
 			return "received more data than was allowed";
-	} else {
-		atomic_store(&s->receive_due, true);
 	}
-	if (!atomic_load(&s->rx_over))
-		deliver(s, frame);
+	deliver(s, frame);
 	if (atomic_load(&s->rx_over))
 		receive_if_due(s);
 	return NULL;

@@ -483,3 +483,48 @@ def test_a_plain_peerd_announces_nothing(ground, host, intact):
         assert plain.peerd.stop() == 0
     finally:
         plain.close()
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["extended", "plain"])
+def test_bulk_at_full_speed(ground, plain):
+    """Both threads of both peerds at work on one stream, again and again."""
+    hosts = [
+        mesh.Host(*ground, number=number, peer_plain=plain).start()
+        for number in ((40, 41) if plain else (42, 43))
+    ]
+    left, right = hosts
+    total = 256 << 20
+    got = []
+
+    def sink(dial, fd):
+        with socket.socket(fileno=fd) as end:
+            end.settimeout(TIMEOUT)
+            count = 0
+            while part := end.recv(1 << 18):
+                count += len(part)
+            got.append(count)
+
+    try:
+        left.know(right)
+        right.know(left)
+        left.wait_peer(right.id)
+        holder = right.worker(serve=sink)
+        holder.tunnel_up(AGENT)
+        right.wait_tunnel(AGENT)
+        left.cache.put_tunnel(AGENT, right.id)
+        worker = left.worker()
+        for turn in range(3):
+            _, end = worker.connect(AGENT)
+            end.settimeout(TIMEOUT)
+            for _ in range(total >> 18):
+                end.sendall(bytes(1 << 18))
+            mesh.part(end)
+            wait_for(lambda: len(got) > turn, TIMEOUT, "the end")
+        assert got == [total] * 3
+        for host in hosts:
+            for other in (holder, worker):
+                other.close()
+            assert host.peerd.stop() == 0
+    finally:
+        for host in hosts:
+            host.close()
