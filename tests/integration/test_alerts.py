@@ -24,6 +24,8 @@ def fleet(module_cluster, echo):
     cluster = module_cluster(
         proxies=3, agents=["db-1"], services=echo.services()
     )
+    # ended by the test, which keeps a session there for as long as it wants
+    cluster.proxies[1].write_config({"proxy_service": {"drain_timeout": "10m"}})
     cluster.start()
     targets = [daemon.diag for daemon in cluster.daemons()]
     prometheus = services.Prometheus(targets, INTERVAL)
@@ -54,9 +56,28 @@ def fired(prometheus):
     return {labels["alertname"] for labels, _ in seen}
 
 
+def drain(proxy, prometheus):
+    """SIGTERM to all daemons while a session goes on, for longer than the most
+    urgent alerts wait."""
+    state = f'peerway_peerd_peer_state{{peer_id="{proxy.uuid}",state="draining"}}'
+    seen = f"min(count_over_time({state}[10m])) * {INTERVAL} >= 70"
+    with proxy.dial("echo.db-1") as session:
+        for daemon in proxy.daemons:
+            daemon.expected_end = True
+            daemon.send_signal(signal.SIGTERM)
+        wait_for(lambda: prometheus.query(seen), 120 * SLOW, "draining is seen")
+        session.sendall(b"still here")
+        assert session.recv_exactly(10) == b"still here"
+    for daemon in proxy.daemons:
+        wait_for(lambda: not daemon.running(), 20 * SLOW, f"{daemon} ends")
+        assert daemon.popen.returncode == 0
+
+
 def test_a_rolling_restart_fires_nothing(fleet):
     cluster, prometheus = fleet
     for proxy in cluster.proxies:
+        if proxy is cluster.proxies[1]:
+            drain(proxy, prometheus)
         proxy.stop()
         down = f'up{{instance="{proxy.peerd.diag}"}} == 0'
         # away for long enough to be noticed
@@ -99,6 +120,31 @@ def test_a_stopped_peer_is_reported_within_two_minutes(fleet):
     # and it is over once the peer is back
     wait_for(lambda: not prometheus.alerts(), 60 * SLOW, "the alerts end")
     cluster.wait_peers()
+
+
+def test_a_host_that_falls_silent_as_a_whole_is_reported(fleet):
+    cluster, prometheus = fleet
+    settle(cluster, prometheus)
+    silent = cluster.proxies[2]
+    stopped = [silent.routed, silent.peerd]
+    for daemon in stopped:
+        os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        # Its record goes with its lease within seconds, and no peer is left to
+        # be unreachable: Prometheus itself misses it.
+        def missed():
+            return {
+                a["labels"]["instance"]
+                for a in prometheus.alerts()
+                if a["labels"]["alertname"] == "PeerwayDown"
+            }
+
+        wanted = {daemon.diag for daemon in stopped}
+        wait_for(lambda: missed() == wanted, FIRES_WITHIN, "all are missed")
+    finally:
+        for daemon in stopped:
+            os.kill(daemon.pid, signal.SIGCONT)
+    wait_for(lambda: not prometheus.alerts(), 60 * SLOW, "the alerts end")
 
 
 def test_every_alert_says_what_to_do_and_has_a_test():
