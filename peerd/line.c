@@ -100,7 +100,7 @@ static void on_pong(void *arg, const struct ping_answer *answer)
 		channel_note_error(line->channel, text);
 	if (health_note(&line->health, result, answer->rtt_us))
 		log_verdict(line, text);
-	timer_set(line->due, health_pause(&line->health, (uint32_t)random()));
+	timer_set(line->due, health_pause(&line->health, arc4random()));
 	line->on_change(line->arg);
 }
 
