@@ -16,6 +16,7 @@
 #include "agent/join.h"
 #include "agent/keystore.h"
 #include "agent/series.h"
+#include "agent/trust.h"
 #include "shared/alloc.h"
 #include "shared/backoff.h"
 #include "shared/log.h"
@@ -24,6 +25,9 @@
 #define JOIN_MAX_MS 60000
 /* A clock may be set: the certificate's age is looked at so often. */
 #define RENEW_LOOK_MS (60 * 60 * 1000)
+/* At least, when the CA is another: not all agents of a proxy at once. */
+#define SPREAD_MS 1000
+#define CA_REST_MS 30000
 /* Between two renewals, should our clock be far ahead of authd's. */
 #define RENEW_REST_MS (10 * 60 * 1000)
 
@@ -52,6 +56,9 @@ struct agent {
 	struct timer *timer; /* the next join, renewal or look at the clock */
 	struct backoff backoff;
 	unsigned turn; /* which server is asked next */
+
+	struct discovery *cas; /* what was last said of the CAs; the rest: 0 */
+	bool withdrawn;	       /* ours was issued by one that is gone */
 };
 
 static void set_timer(struct agent *agent, int64_t rest_ms);
@@ -114,6 +121,8 @@ static int adopt_identity(struct agent *agent,
 	return 0;
 }
 
+static void on_discovery(void *arg, const struct discovery *discovery);
+
 static void start_pool(struct agent *agent)
 {
 	struct pool_config config = {
@@ -127,6 +136,8 @@ static void start_pool(struct agent *agent)
 		.servers = (const char *const *)agent->servers,
 		.server_count = agent->server_count,
 		.tunnel = agent->tunnel,
+		.on_discovery = on_discovery,
+		.arg = agent,
 	};
 
 	strcpy(agent->agent_id, agent->registration->agent_id);
@@ -172,6 +183,95 @@ static int load(struct agent *agent, char **error_out)
 	return ret;
 }
 
+/* ---- the CAs ---- */
+
+/* A number below the limit. */
+static uint32_t chance(uint32_t limit)
+{
+	uint32_t bits = 0;
+
+	RAND_bytes((unsigned char *)&bits, sizeof(bits));
+	return bits % limit;
+}
+
+static bool wants_renewal(const struct agent *agent)
+{
+	return renewal_due_ms(agent->identity) <= 0 ||
+	       !trust_is_active(agent->cas->host_ca_id, agent->identity);
+}
+
+static void say_withdrawn(struct agent *agent)
+{
+	if (!agent->withdrawn)
+		log_error("the certificate was issued by a CA that has been "
+			  "withdrawn: remove %s and join again with a new "
+			  "token",
+			agent->directory);
+	agent->withdrawn = true;
+}
+
+/* Writes other CAs beside the certificate there is, and uses them. */
+static void trust_other(struct agent *agent, const char *host_ca)
+{
+	char *error = NULL;
+
+	if (keystore_save_cas(agent->directory, host_ca, &error) == 0 &&
+		load(agent, &error) == 0)
+		log_info("trusted CAs are others now: host=%d",
+			sk_X509_num(agent->identity->host_ca));
+	else
+		log_error("trusted CAs stay as they were: %s", error);
+	free(error);
+}
+
+/* Acts on the last word of the CAs; again after a renewal, whose answer may be
+ * older. */
+static void follow_cas(struct agent *agent)
+{
+	char *host_ca = NULL;
+	enum trust_step step =
+		trust_next(agent->cas, agent->identity, &host_ca);
+
+	if (step == TRUST_WITHDRAWN)
+		say_withdrawn(agent);
+	else if (step == TRUST_REFUSED)
+		log_warn("CAs not trusted: none of ours vouches for them");
+	else if (step == TRUST_OTHER)
+		trust_other(agent, host_ca);
+	free(host_ca);
+}
+
+/* Takes a copy of what is said of CAs; true when it is anything new. */
+static bool hear_cas(struct agent *agent, const struct discovery *discovery)
+{
+	struct discovery *cas = agent->cas;
+
+	if (!discovery->host_ca ||
+		(cas->host_ca && !strcmp(cas->host_ca, discovery->host_ca) &&
+			!strcmp(cas->host_ca_id, discovery->host_ca_id)))
+		return false;
+	free(cas->host_ca);
+	cas->host_ca = xstrdup(discovery->host_ca);
+	strcpy(cas->host_ca_id, discovery->host_ca_id);
+	cas->renew_spread_ms = discovery->renew_spread_ms;
+	return true;
+}
+
+static void on_discovery(void *arg, const struct discovery *discovery)
+{
+	struct agent *agent = arg;
+
+	/* Own files: whom to trust is then their keeper's business. */
+	if (!agent->directory || !hear_cas(agent, discovery))
+		return;
+	follow_cas(agent);
+	if (!trust_is_active(agent->cas->host_ca_id, agent->identity))
+		timer_set(agent->timer,
+			chance(SPREAD_MS + agent->cas->renew_spread_ms));
+}
+
+/* ---- joining, renewing ---- */
+
 static void try_later(struct agent *agent)
 {
 	uint32_t bits = 0;
@@ -188,10 +288,17 @@ static void on_joined(void *arg, enum join_outcome outcome, const char *why)
 
 	agent->join = NULL;
 	if (outcome == JOIN_DONE && load(agent, &error) == 0) {
+		agent->withdrawn = false;
+
 		log_info(
 			renewal ? "certificate renewed" : "joined the cluster");
 		backoff_succeeded(&agent->backoff);
 		set_timer(agent, RENEW_REST_MS);
+		if (renewal)
+			follow_cas(agent);
+		/* rotated on meanwhile, or a proxy's word is an old one */
+		if (!trust_is_active(agent->cas->host_ca_id, agent->identity))
+			timer_set(agent->timer, CA_REST_MS);
 		return;
 	}
 	log_at(outcome == JOIN_REFUSED ? LOG_ERROR : LOG_WARN, "cannot %s: %s",
@@ -250,7 +357,9 @@ static void on_timer(void *arg)
 {
 	struct agent *agent = arg;
 
-	if (agent->identity && renewal_due_ms(agent->identity) > 0)
+	if (agent->join)
+		return; /* its end sets the timer */
+	if (agent->identity && !wants_renewal(agent))
 		set_timer(agent, 0);
 	else
 		ask(agent);
@@ -306,6 +415,7 @@ static struct agent *copy_config(const struct agent_config *config)
 		.server_count = config->server_count,
 		.registration = config->registration,
 		.backoff = {JOIN_STEP_MS, JOIN_MAX_MS, 0},
+		.cas = xcalloc(1, sizeof(struct discovery)),
 	};
 	if (!config->identity) {
 		agent->directory = xstrdup(config->directory);
@@ -397,6 +507,7 @@ void agent_free(struct agent *agent)
 	serve_free(agent->serve);
 	tls_identity_unref(agent->identity);
 	free_texts(agent->servers, agent->server_count);
+	discovery_free(agent->cas);
 	free(agent->cluster);
 	registration_free(agent->registration);
 	free(agent->announcement);

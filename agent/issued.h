@@ -8,11 +8,12 @@
  */
 
 #include <openssl/evp.h>
+#include <openssl/x509.h>
 #include <stddef.h>
 
 struct issued {
 	char *cert_chain;
-	char *host_ca;
+	char *host_ca; /* of what was answered, the CAs that may be trusted */
 	char *user_ca; /* may be empty */
 };
 
@@ -20,7 +21,9 @@ struct issued_expect {
 	EVP_PKEY *key;
 	const char *cluster;
 	const char *host_uuid;
-	const char *ca_pin; /* NULL: any CA */
+	/* Whom we trust already: a renewal; or the CA with this pin: a join. */
+	STACK_OF(X509) * trusted; /* borrowed; NULL: ca_pin */
+	const char *ca_pin;
 };
 
 /* Gives, or NULL and *error_out (gives). */

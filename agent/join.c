@@ -35,7 +35,8 @@ struct join {
 	char *token_file; /* NULL: a renewal */
 	char *ca_pin;
 	EVP_PKEY *key;
-	char *error; /* what on_fail() tells */
+	struct tls_identity *old; /* a renewal: whom we trust */
+	char *error;		  /* what on_fail() tells */
 	join_fn *fn;
 	void *arg;
 };
@@ -47,6 +48,7 @@ void join_free(struct join *join)
 	loop_cancel(join->loop, &join->fail);
 	https_free(join->https);
 	EVP_PKEY_free(join->key);
+	tls_identity_unref(join->old);
 	free(join->directory);
 	free(join->host_uuid);
 	free(join->cluster);
@@ -87,8 +89,9 @@ static char *answer_text(const struct https_result *result)
 static void take_certificate(
 	struct join *join, const struct https_result *result)
 {
-	const struct issued_expect expect = {
-		join->key, join->cluster, join->host_uuid, join->ca_pin};
+	const struct issued_expect expect = {join->key, join->cluster,
+		join->host_uuid, join->old ? join->old->host_ca : NULL,
+		join->ca_pin};
 	char *error = NULL;
 	struct issued *issued =
 		issued_from_json(result->body, result->len, &expect, &error);
@@ -282,7 +285,9 @@ struct join *join_new(struct loop *loop, struct resolver *resolver,
 	join->directory = xstrdup(request->directory);
 	join->host_uuid = xstrdup(request->host_uuid);
 	join->cluster = xstrdup(request->to.cluster);
-	if (!request->old) {
+	if (request->old) {
+		join->old = tls_identity_ref(request->old);
+	} else {
 		join->token_file = xstrdup(request->token_file);
 		join->ca_pin = xstrdup(request->ca_pin);
 	}

@@ -151,6 +151,12 @@ bool keystore_has_certificate(const char *directory)
 	return has;
 }
 
+int keystore_save_cas(
+	const char *directory, const char *host_ca, char **error_out)
+{
+	return replace(directory, "host_ca.pem", 0644, host_ca, error_out);
+}
+
 int keystore_save(const char *directory, const char *cert_chain,
 	const char *host_ca, const char *user_ca, char **error_out)
 {

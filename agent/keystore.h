@@ -21,5 +21,8 @@ EVP_PKEY *keystore_key(const char *directory, char **error_out);
 bool keystore_has_certificate(const char *directory);
 
 /* What authd issued, in PEM. 0, or -errno and *error_out (gives). */
+/* The CAs alone, which must be good for the certificate that is there. */
+int keystore_save_cas(
+	const char *directory, const char *host_ca, char **error_out);
 int keystore_save(const char *directory, const char *cert_chain,
 	const char *host_ca, const char *user_ca, char **error_out);

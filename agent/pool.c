@@ -92,6 +92,7 @@ static void learn(struct pool *pool, const struct discovery *discovery)
 		tunnel->ping_count_max = discovery->keep_alive_count_max;
 		tunnel_hub_configure(pool->config.hub, tunnel);
 	}
+	pool->config.on_discovery(pool->config.arg, discovery);
 	review_soon(pool);
 }
 

@@ -36,6 +36,9 @@ struct pool_config {
 	const char *const *servers;
 	size_t server_count;
 	struct tunnel_settings tunnel; /* liveness comes from discovery */
+	/* What a proxy, verified, said of the fleet. May call pool_set_ctx().*/
+	void (*on_discovery)(void *arg, const struct discovery *discovery);
+	void *arg;
 };
 
 struct pool;

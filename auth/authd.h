@@ -62,6 +62,10 @@ extern const struct diag_ops authd_diag_ops;
 /* Asynchronous start: CAs, cluster config, own certificate, listening sockets.
  * Ends the process with one line when it cannot go on. */
 void authd_start(struct authd *auth);
+/* Uses these CAs (takes cas) from now on: own certificate, the cluster's
+ * config; done when that is stored. */
+void authd_use_cas(struct authd *auth, struct ca_pair *cas,
+	void (*done)(void *arg, enum backend_status status), void *arg);
 /* Unix seconds. */
 int64_t authd_time(void);
 

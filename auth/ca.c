@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Loads or makes the two CAs, see ca.h. What a newcomer gets wrong: two authd
- * may start on one new store at once, so new CAs are written with the condition
- * that there are none, and whoever loses reads what the other wrote.
+ * Loads or makes the two CAs, see ca.h; ca_change.c changes them. What a
+ * newcomer gets wrong: two authd may start on one new store at once, so new CAs
+ * are written with the condition that there are none, and whoever loses reads
+ * what the other wrote.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -39,20 +41,32 @@ static void ca_deinit(struct ca *ca)
 	free(ca->pem);
 }
 
+static void ca_set_deinit(struct ca_set *set)
+{
+	ca_deinit(&set->active);
+	ca_deinit(&set->other);
+	free(set->cross);
+	free(set->back);
+	free(set->bundle);
+}
+
 void ca_pair_free(struct ca_pair *cas)
 {
 	if (!cas)
 		return;
-	ca_deinit(&cas->host);
-	ca_deinit(&cas->user);
+	ca_set_deinit(&cas->host);
+	ca_set_deinit(&cas->user);
 	free(cas);
 }
 
 /* ---- reading ---- */
 
-static const struct backend_kv *find(
-	const struct backend_range_result *result, const char *key)
+static const struct backend_kv *find(const struct backend_range_result *result,
+	const char *kind, const char *name)
 {
+	char key[64];
+
+	snprintf(key, sizeof(key), PREFIX "%s%s", kind, name);
 	for (size_t i = 0; i < result->count; i++)
 		if (!strcmp(result->kvs[i].key, key))
 			return &result->kvs[i];
@@ -79,10 +93,57 @@ static bool parse(struct ca *ca, const struct backend_kv *cert,
 	return true;
 }
 
+static char *text_of(const struct backend_kv *kv)
+{
+	return kv ? xstrndup((const char *)kv->value, kv->len) : NULL;
+}
+
+/* The second CA beside the first, which is in active already. */
+static bool parse_second(struct ca_set *set,
+	const struct backend_range_result *result, const char *kind)
+{
+	const struct backend_kv *phase = find(result, kind, "/phase");
+	char *forward, *back;
+	struct ca second = {0};
+
+	set->revision = phase->mod_revision;
+	if (ca_state_decode(phase->value, phase->len, &set->state) < 0 ||
+		!parse(&second, find(result, kind, "/second/cert"),
+			find(result, kind, "/second/key"))) {
+		ca_deinit(&second);
+		return false;
+	}
+	forward = text_of(find(result, kind, "/cross/second"));
+	back = text_of(find(result, kind, "/cross/first"));
+	set->other = second;
+	set->cross = back;
+	set->back = forward;
+	if (set->state.phase == CA_ROTATING) {
+		set->other = set->active;
+		set->active = second;
+		set->cross = forward;
+		set->back = back;
+	}
+	return forward && back;
+}
+
+static bool parse_set(struct ca_set *set,
+	const struct backend_range_result *result, const char *kind)
+{
+	if (!parse(&set->active, find(result, kind, "/cert"),
+		    find(result, kind, "/key")))
+		return false;
+	if (find(result, kind, "/phase") && !parse_second(set, result, kind))
+		return false;
+	set->bundle = xasprintf(
+		"%s%s", set->active.pem, set->other.pem ? set->other.pem : "");
+	return true;
+}
+
 static void use(
 	struct loading *loading, const struct backend_range_result *result)
 {
-	const struct backend_kv *cluster = find(result, PREFIX "cluster");
+	const struct backend_kv *cluster = find(result, "", "cluster");
 	struct ca_pair *cas;
 
 	if (!cluster || cluster->len != strlen(loading->cluster) ||
@@ -93,10 +154,8 @@ static void use(
 		return;
 	}
 	cas = xcalloc(1, sizeof(*cas));
-	if (parse(&cas->host, find(result, PREFIX "host/cert"),
-		    find(result, PREFIX "host/key")) &&
-		parse(&cas->user, find(result, PREFIX "user/cert"),
-			find(result, PREFIX "user/key"))) {
+	if (parse_set(&cas->host, result, "host") &&
+		parse_set(&cas->user, result, "user")) {
 		finish(loading, cas, NULL);
 		return;
 	}
@@ -116,19 +175,25 @@ static void on_written(void *arg, enum backend_status status, uint64_t revision)
 		finish(loading, NULL, backend_status_text(status));
 }
 
-/* PEM of a new CA: certificate and key; gives both. */
-static void make(
+bool ca_make(
 	const char *cluster, const char *kind, char **cert_out, char **key_out)
 {
 	EVP_PKEY *key = pki_key_new();
 	char *name = xasprintf("%s %s CA", cluster, kind);
 	X509 *cert = key ? pki_ca_make(key, name, CA_DAYS) : NULL;
+	char *cert_pem = cert ? pki_cert_to_pem(cert) : NULL;
+	char *key_pem = cert_pem ? pki_key_to_pem(key) : NULL;
 
-	*cert_out = cert ? pki_cert_to_pem(cert) : NULL;
-	*key_out = key ? pki_key_to_pem(key) : NULL;
 	X509_free(cert);
 	EVP_PKEY_free(key);
 	free(name);
+	if (!key_pem) {
+		free(cert_pem);
+		return false;
+	}
+	*cert_out = cert_pem;
+	*key_out = key_pem;
+	return true;
 }
 
 static struct backend_op put(const char *key, const char *value)
@@ -143,14 +208,13 @@ static void write_cas(struct loading *loading)
 {
 	struct backend_compare none = {
 		.kind = BACKEND_ABSENT, .key = PREFIX "cluster"};
-	char *pem[4];
+	char *pem[4] = {NULL};
 	struct backend_op ops[5];
 	struct backend_txn txn = {&none, 1, ops, 5};
 	bool made;
 
-	make(loading->cluster, "host", &pem[0], &pem[1]);
-	make(loading->cluster, "user", &pem[2], &pem[3]);
-	made = pem[0] && pem[1] && pem[2] && pem[3];
+	made = ca_make(loading->cluster, "host", &pem[0], &pem[1]) &&
+	       ca_make(loading->cluster, "user", &pem[2], &pem[3]);
 	ops[0] = put(PREFIX "cluster", loading->cluster);
 	ops[1] = put(PREFIX "host/cert", pem[0]);
 	ops[2] = put(PREFIX "host/key", pem[1]);
@@ -183,7 +247,7 @@ static void on_read(void *arg, const struct backend_range_result *result)
 
 static void read_cas(struct loading *loading)
 {
-	struct backend_range range = {.prefix = PREFIX, .limit = 10};
+	struct backend_range range = {.prefix = PREFIX, .limit = 32};
 
 	loading->attempts++;
 	backend_range(loading->backend, &range, on_read, loading);

@@ -4,24 +4,46 @@
 /*
  * The two authorities of a cluster. The host CA signs daemons and agents, the
  * user CA signs people; nobody trusts both for the same thing. They are made
- * when a store is used for the first time and kept below secret/ca/.
+ * when a store is used for the first time and kept below secret/ca/:
+ *
+ *   cluster                   whose they are
+ *   <host|user>/cert, key     the first CA
+ *   <...>/second/cert, key    while it is replaced: the second
+ *   <...>/cross/second        the second, certified by the first
+ *   <...>/cross/first         the first, certified by the second
+ *   <...>/phase               ca_phase.h; absent: standby
+ *
+ * All CAs of one authority have the same name, so that a cross certificate is
+ * self-issued and passes the pathlen:0 of the CA that made it.
  */
 
 #include <openssl/evp.h>
 #include <openssl/x509.h>
 
 #include "auth/backend.h"
+#include "auth/ca_phase.h"
 
 struct ca {
-	X509 *cert;
+	X509 *cert; /* NULL: there is none */
 	EVP_PKEY *key;
 	char *pem; /* of the certificate */
 	char pin[80];
 };
 
+/* An authority. */
+struct ca_set {
+	struct ca active; /* signs */
+	struct ca other;  /* is trusted, too; cert NULL in standby */
+	char *cross;	  /* PEM: active, certified by other; NULL in standby */
+	char *back;	  /* PEM: other, certified by active; the same */
+	char *bundle;	  /* PEM of what is trusted, the active one first */
+	struct ca_state state;
+	uint64_t revision; /* at which the state was stored; 0: never */
+};
+
 struct ca_pair {
-	struct ca host;
-	struct ca user;
+	struct ca_set host;
+	struct ca_set user;
 };
 
 /* Reads both, or makes and stores them; refuses a store of another cluster.
@@ -32,3 +54,20 @@ void ca_load(struct backend *backend, const char *cluster,
 	void *arg);
 /* Wipes the keys. */
 void ca_pair_free(struct ca_pair *cas);
+
+/* What is to be done to each, in one transaction, unless somebody else has
+ * changed one of them since cas was read: BACKEND_COMPARE_FAILED. Borrows all
+ * until it returns. -ENOMEM: a CA could not be made, done is not called. */
+struct ca_change {
+	enum ca_action host;
+	enum ca_action user;
+	int64_t now;
+	uint32_t spread_ms;
+};
+int ca_change(struct backend *backend, const char *cluster,
+	const struct ca_pair *cas, const struct ca_change *change,
+	backend_txn_done *done, void *arg);
+
+/* For ca_change.c: PEM of a new CA; gives both (wipe the key), or false. */
+bool ca_make(
+	const char *cluster, const char *kind, char **cert_out, char **key_out);

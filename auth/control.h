@@ -8,6 +8,7 @@
  *   status          ca
  *   token.add       token.ls        token.rm
  *   identity.issue  a user's certificate for a key that stays with the user
+ *   ca.rotate.start, .status, .finish, .rollback      rotate.h
  */
 
 #include "auth/authd.h"

@@ -39,10 +39,11 @@ void host_key(enum identity_role role, const char *uuid, char out[HOST_KEY_MAX])
 
 char *host_encode(const struct host *host)
 {
-	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:o}", "uuid",
+	json_t *json = json_pack("{s:s, s:s, s:s, s:s, s:o, s:s, s:I}", "uuid",
 		host->uuid, "role", host_role_text(host->role), "agent_name",
 		host->agent_name, "pin", host->pin, "names",
-		names_to_json(&host->names));
+		names_to_json(&host->names), "ca", host->ca, "not_after",
+		(json_int_t)host->not_after);
 	char *text = json_dumps(json, JSON_COMPACT);
 
 	json_decref(json);
@@ -60,13 +61,17 @@ static int take(char *out, size_t size, const char *text)
 
 static int fill(const json_t *json, struct host *host)
 {
-	const char *uuid, *role, *agent_name, *pin;
+	const char *uuid, *role, *agent_name, *pin, *ca = "";
+	json_int_t not_after = 0;
 	json_t *names;
 
-	if (json_unpack((json_t *)json, "{s:s, s:s, s:s, s:s, s:o}", "uuid",
-		    &uuid, "role", &role, "agent_name", &agent_name, "pin",
-		    &pin, "names", &names) < 0)
+	/* ca and not_after are younger than the rest */
+	if (json_unpack((json_t *)json, "{s:s, s:s, s:s, s:s, s:o, s?s, s?I}",
+		    "uuid", &uuid, "role", &role, "agent_name", &agent_name,
+		    "pin", &pin, "names", &names, "ca", &ca, "not_after",
+		    &not_after) < 0)
 		return -EBADMSG;
+	host->not_after = not_after;
 	for (size_t i = 0; i < ROLES; i++)
 		if (!strcmp(roles[i].text, role))
 			host->role = roles[i].role;
@@ -75,6 +80,7 @@ static int fill(const json_t *json, struct host *host)
 		take(host->agent_name, sizeof(host->agent_name), agent_name) <
 			0 ||
 		take(host->pin, sizeof(host->pin), pin) < 0 ||
+		take(host->ca, sizeof(host->ca), ca) < 0 ||
 		names_from_json(names, &host->names) < 0)
 		return -EBADMSG;
 	return 0;

@@ -20,6 +20,8 @@ struct host {
 	char agent_name[IDENTITY_NAME_MAX]; /* role Node only */
 	char pin[80];			    /* of its key */
 	struct names names;		    /* besides the cluster's own */
+	char ca[80];	   /* pin of the CA that issued its certificate */
+	int64_t not_after; /* of that, Unix seconds; 0: unknown */
 };
 
 #define HOST_KEY_MAX 80

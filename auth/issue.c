@@ -104,10 +104,13 @@ X509 *issue_user(const struct ca *ca, const struct issue_user *user,
 	return pki_issue(&template, key, ca->cert, ca->key, error_out);
 }
 
-char *issue_chain(X509 *cert, const struct ca *ca)
+char *issue_chain(X509 *cert, const struct ca_set *set)
 {
 	char *pem = pki_cert_to_pem(cert);
-	char *chain = pem ? xasprintf("%s%s", pem, ca->pem) : NULL;
+	/* the cross certificate first: verifiers take the first of a key */
+	char *chain = pem ? xasprintf("%s%s%s", pem,
+				    set->cross ? set->cross : "", set->bundle)
+			  : NULL;
 
 	free(pem);
 	return chain;

@@ -38,5 +38,6 @@ const char *issue_check_user(const struct issue_user *user);
 X509 *issue_user(const struct ca *ca, const struct issue_user *user,
 	EVP_PKEY *key, int64_t now, char **error_out);
 
-/* PEM of the certificate with its CA behind; gives. */
-char *issue_chain(X509 *cert, const struct ca *ca);
+/* PEM of the certificate and of what leads from it to each CA that somebody may
+ * trust: while there are two, the cross certificate, and both CAs. Gives. */
+char *issue_chain(X509 *cert, const struct ca_set *set);

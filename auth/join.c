@@ -59,14 +59,22 @@ bool join_answer(struct authd *auth, struct rpc_server_call *call,
 	Peerway__Auth__JoinResponse response =
 		PEERWAY__AUTH__JOIN_RESPONSE__INIT;
 	char *error = NULL;
-	X509 *cert = issue_host(&auth->cas->host, auth->conf->cluster_name,
-		host, key, authd_time(), &error);
-	char *chain = cert ? issue_chain(cert, &auth->cas->host) : NULL;
+	X509 *cert = NULL;
+	char *chain = NULL;
 
+	if (strcmp(host->ca, auth->cas->host.active.pin)) {
+		/* rotated while the host was being written down */
+		rpc_fail(call, GRPC_STATUS_UNAVAILABLE,
+			"the CA has just been replaced; try again");
+		return false;
+	}
+	cert = issue_host(&auth->cas->host.active, auth->conf->cluster_name,
+		host, key, authd_time(), &error);
+	chain = cert ? issue_chain(cert, &auth->cas->host) : NULL;
 	if (chain) {
 		response.cert_chain = chain;
-		response.host_ca = auth->cas->host.pem;
-		response.user_ca = auth->cas->user.pem;
+		response.host_ca = auth->cas->host.bundle;
+		response.user_ca = auth->cas->user.bundle;
 		response.cluster_name = auth->conf->cluster_name;
 		rpc_reply(call, &response.base);
 	} else {
@@ -98,24 +106,31 @@ static void on_stored(void *arg, enum backend_status status, uint64_t revision)
 	join_free(join);
 }
 
-/* Writes the host down, if nobody else has meanwhile. */
-static void store(struct join *join, uint64_t mod_revision)
+void join_store(struct authd *auth, struct host *host, uint64_t mod_revision,
+	backend_txn_done *done, void *arg)
 {
 	char key[HOST_KEY_MAX];
-	char *value = host_encode(&join->host);
+	char *value;
 	struct backend_compare unchanged = {
 		.kind = mod_revision ? BACKEND_MOD_REVISION : BACKEND_ABSENT,
 		.key = key,
 		.mod_revision = mod_revision};
-	struct backend_op op = {.kind = BACKEND_PUT,
-		.key = key,
-		.value = value,
-		.len = strlen(value)};
+	struct backend_op op = {.kind = BACKEND_PUT, .key = key};
 	struct backend_txn txn = {&unchanged, 1, &op, 1};
 
-	host_key(join->host.role, join->host.uuid, key);
-	backend_txn(join->auth->backend, &txn, on_stored, join);
+	strcpy(host->ca, auth->cas->host.active.pin);
+	host->not_after = authd_time() + ISSUE_HOST_S;
+	value = host_encode(host);
+	op.value = value;
+	op.len = strlen(value);
+	host_key(host->role, host->uuid, key);
+	backend_txn(auth->backend, &txn, done, arg);
 	free(value);
+}
+
+static void store(struct join *join, uint64_t mod_revision)
+{
+	join_store(join->auth, &join->host, mod_revision, on_stored, join);
 }
 
 static void on_host(void *arg, const struct backend_range_result *result)

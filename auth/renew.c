@@ -27,11 +27,13 @@ struct renewal {
 	struct authd *auth;
 	struct rpc_server_call *call;
 	struct host_identity who;
+	struct host host; /* as it is known */
 	EVP_PKEY *key;
 };
 
 static void renewal_free(struct renewal *renewal)
 {
+	host_deinit(&renewal->host);
 	EVP_PKEY_free(renewal->key);
 	free(renewal);
 }
@@ -46,11 +48,31 @@ static void refuse(struct renewal *renewal, int status, const char *why)
 	renewal_free(renewal);
 }
 
+static void on_stored(void *arg, enum backend_status status, uint64_t revision)
+{
+	struct renewal *renewal = arg;
+	const struct host *host = &renewal->host;
+
+	if (status != BACKEND_OK) {
+		refuse(renewal,
+			status == BACKEND_COMPARE_FAILED
+				? GRPC_STATUS_UNAVAILABLE
+				: authd_status(status),
+			backend_status_text(status));
+		return;
+	}
+	if (join_answer(renewal->auth, renewal->call, host, renewal->key)) {
+		metric_add(&renewal->auth->metrics, METRIC_RENEWALS, 1);
+		log_info("host renewed: role=%s host=%s name=%s",
+			host_role_text(host->role), host->uuid,
+			host->agent_name);
+	}
+	renewal_free(renewal);
+}
+
 static void on_host(void *arg, const struct backend_range_result *result)
 {
 	struct renewal *renewal = arg;
-	struct authd *auth = renewal->auth;
-	struct host host;
 	char pin[80];
 
 	if (result->status != BACKEND_OK) {
@@ -58,26 +80,20 @@ static void on_host(void *arg, const struct backend_range_result *result)
 			backend_status_text(result->status));
 		return;
 	}
-	if (result->count == 0 || host_decode(result->kvs[0].value,
-					  result->kvs[0].len, &host) < 0) {
+	if (result->count == 0 ||
+		host_decode(result->kvs[0].value, result->kvs[0].len,
+			&renewal->host) < 0) {
 		refuse(renewal, GRPC_STATUS_PERMISSION_DENIED,
 			"this host is not known here any more; join again");
 		return;
 	}
 	pki_spki_pin(renewal->key, pin, sizeof(pin));
-	if (strcmp(pin, host.pin)) {
+	if (strcmp(pin, renewal->host.pin))
 		refuse(renewal, GRPC_STATUS_PERMISSION_DENIED,
 			"this host uuid belongs to another key");
-	} else {
-		if (join_answer(auth, renewal->call, &host, renewal->key)) {
-			metric_add(&auth->metrics, METRIC_RENEWALS, 1);
-			log_info("host renewed: role=%s host=%s name=%s",
-				host_role_text(host.role), host.uuid,
-				host.agent_name);
-		}
-		renewal_free(renewal);
-	}
-	host_deinit(&host);
+	else
+		join_store(renewal->auth, &renewal->host,
+			result->kvs[0].mod_revision, on_stored, renewal);
 }
 
 static X509 *parse_cert(const ProtobufCBinaryData *der)
@@ -95,12 +111,19 @@ static X509 *parse_cert(const ProtobufCBinaryData *der)
 	return NULL;
 }
 
-/* Signed by our CA, for a client, and valid now. */
-static bool is_ours(X509 *cert, X509 *ca)
+static bool add_cas(X509_STORE *store, const struct ca_set *set)
+{
+	return X509_STORE_add_cert(store, set->active.cert) &&
+	       (!set->other.cert ||
+		       X509_STORE_add_cert(store, set->other.cert));
+}
+
+/* Signed by a CA of ours that is trusted, for a client, and valid now. */
+static bool is_ours(X509 *cert, const struct ca_set *set)
 {
 	X509_STORE *store = X509_STORE_new();
 	X509_STORE_CTX *ctx = X509_STORE_CTX_new();
-	bool ok = store && ctx && X509_STORE_add_cert(store, ca) &&
+	bool ok = store && ctx && add_cas(store, set) &&
 		  X509_STORE_CTX_init(ctx, store, cert, NULL) &&
 		  X509_STORE_CTX_set_purpose(ctx, X509_PURPOSE_SSL_CLIENT) &&
 		  X509_verify_cert(ctx) == 1;
@@ -119,9 +142,10 @@ static const char *check_cert(
 	const char *reason;
 
 	*status_out = GRPC_STATUS_UNAUTHENTICATED;
-	if (!is_ours(cert, auth->cas->host.cert))
-		return "the certificate is not of this cluster, or has ended; "
-		       "join again";
+	if (!is_ours(cert, &auth->cas->host))
+		return "the certificate has ended, or was issued by a CA that "
+		       "is not this cluster's or has been withdrawn; join "
+		       "again";
 	if (identity_of_host(
 		    cert, auth->conf->cluster_name, &renewal->who, &reason) < 0)
 		return reason;

@@ -4,20 +4,20 @@
  *
  *   CAs --> cluster config stored --> own certificate --> 3025, authd.sock
  *
- * and the renewal of authd's own certificate. What a newcomer gets wrong: that
- * certificate and its key are made anew at each start and never touch a file;
- * the CA's key, which could always make another, is all that is worth keeping.
+ * and the renewal of authd's own certificate, also when the CAs change. What a
+ * newcomer gets wrong: that certificate and its key are made anew at each start
+ * and never touch a file; the CA's key, which could always make another, is all
+ * that is worth keeping.
  */
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "auth/authd.h"
+#include "auth/config.h"
 #include "auth/control.h"
 #include "auth/issue.h"
-#include "auth/records.h"
 #include "auth/service.h"
-#include "record.pb-c.h"
 #include "shared/alloc.h"
 #include "shared/daemon.h"
 #include "shared/log.h"
@@ -54,7 +54,8 @@ static struct tls_identity *make_identity(
 
 	if (chain && pem)
 		identity = tls_identity_from_pem(chain, pem,
-			auth->cas->host.pem, auth->cas->user.pem, error_out);
+			auth->cas->host.bundle, auth->cas->user.bundle,
+			error_out);
 	if (pem)
 		wipe(pem, strlen(pem));
 	free(pem);
@@ -72,8 +73,9 @@ static struct tls_identity *issue_own(struct authd *auth, char **error_out)
 
 	strcpy(host.uuid, auth->uuid);
 	own_names(auth->conf, &host.names);
-	cert = key ? issue_host(&auth->cas->host, auth->conf->cluster_name,
-			     &host, key, authd_time(), error_out)
+	cert = key ? issue_host(&auth->cas->host.active,
+			     auth->conf->cluster_name, &host, key, authd_time(),
+			     error_out)
 		   : NULL;
 	host_deinit(&host);
 	return make_identity(auth, key, cert, error_out);
@@ -130,12 +132,11 @@ static void listen_all(struct authd *auth)
 	backend_info(auth->backend, &info);
 	log_info("ready: cluster=%s port=%d pin=%s store=%s revision=%" PRIu64,
 		auth->conf->cluster_name, rpc_server_port(auth->server),
-		auth->cas->host.pin, info.store_id, info.revision);
+		auth->cas->host.active.pin, info.store_id, info.revision);
 	daemon_notify("READY=1");
 }
 
-static void on_config_stored(
-	void *arg, enum backend_status status, uint64_t revision)
+static void on_config_stored(void *arg, enum backend_status status)
 {
 	if (status != BACKEND_OK)
 		die("cannot start: cluster config not stored: %s",
@@ -143,63 +144,23 @@ static void on_config_stored(
 	listen_all(arg);
 }
 
-static void fill_config(const struct conf *conf,
-	Peerway__Record__ClusterConfig *config,
-	Peerway__Record__TunnelStrategy *strategy)
-{
-	peerway__record__cluster_config__init(config);
-	peerway__record__tunnel_strategy__init(strategy);
-	strategy->type = conf->auth.tunnel_strategy.type == CONF_PROXY_PEERING
-				 ? PEERWAY__RECORD__STRATEGY_TYPE__PROXY_PEERING
-				 : PEERWAY__RECORD__STRATEGY_TYPE__AGENT_MESH;
-	strategy->agent_connection_count =
-		conf->auth.tunnel_strategy.agent_connection_count;
-	config->cluster_name = conf->cluster_name;
-	config->strategy = strategy;
-	config->keep_alive_interval_ms = conf->auth.keep_alive_interval;
-	config->keep_alive_count_max = conf->auth.keep_alive_count_max;
-}
-
-/* Writes the settings of the file, unless the store has them already: a
- * restart is no change to anybody. */
-static void on_config(void *arg, const struct backend_range_result *result)
-{
-	struct authd *auth = arg;
-	Peerway__Record__ClusterConfig config;
-	Peerway__Record__TunnelStrategy strategy;
-	uint8_t packed[1024];
-	struct backend_op op = {
-		.kind = BACKEND_PUT, .key = RECORDS_CONFIG, .value = packed};
-	struct backend_txn txn = {.ops = &op, .op_count = 1};
-
-	if (result->status != BACKEND_OK)
-		die("cannot start: cluster config not read: %s",
-			backend_status_text(result->status));
-	fill_config(auth->conf, &config, &strategy);
-	if (protobuf_c_message_get_packed_size(&config.base) > sizeof(packed))
-		die("cannot start: cluster_name is too long");
-	op.len = protobuf_c_message_pack(&config.base, packed);
-	if (result->count && result->kvs[0].len == op.len &&
-		!memcmp(result->kvs[0].value, packed, op.len)) {
-		listen_all(auth);
-		return;
-	}
-	log_info("cluster config stored: strategy=%s count=%u",
-		strategy.type ? "proxy_peering" : "agent_mesh",
-		strategy.agent_connection_count);
-	backend_txn(auth->backend, &txn, on_config_stored, auth);
-}
-
 static void on_cas(void *arg, struct ca_pair *cas, const char *error)
 {
 	struct authd *auth = arg;
-	struct backend_range range = {
-		.prefix = RECORDS_CONFIG, .exact = true, .limit = 1};
 
 	if (!cas)
 		die("cannot start: %s", error);
 	auth->cas = cas;
-	backend_range(auth->backend, &range, on_config, auth);
+	config_store(auth, on_config_stored, auth);
+}
+
+void authd_use_cas(struct authd *auth, struct ca_pair *cas,
+	void (*done)(void *arg, enum backend_status status), void *arg)
+{
+	ca_pair_free(auth->cas);
+	auth->cas = cas;
+	renew_own(auth);
+	config_store(auth, done, arg);
 }
 
 void authd_start(struct authd *auth)

@@ -31,4 +31,5 @@ int ls_command(struct options *options, int argc, char **argv);
 int routes_command(struct options *options, int argc, char **argv);
 int connect_command(struct options *options, int argc, char **argv);
 int token_command(struct options *options, int argc, char **argv);
+int ca_command(struct options *options, int argc, char **argv);
 int identity_command(struct options *options, int argc, char **argv);

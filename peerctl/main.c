@@ -15,6 +15,7 @@ static const struct command commands[] = {
 	{"connect", "connect stdin and stdout to a target", connect_command},
 	{"token", "join tokens: add, ls, rm", token_command},
 	{"identity", "user certificates: issue", identity_command},
+	{"ca", "certificate authorities: rotate", ca_command},
 	{NULL, NULL, NULL},
 };
 

@@ -151,6 +151,17 @@ static void apply_config(struct discover *discover, struct discovery *discovery,
 	discovery->keep_alive_count_max = discover->keep_alive_count_max;
 }
 
+static void add_cas(struct discovery *discovery,
+	const Peerway__Record__ClusterConfig *config)
+{
+	if (!config || !config->host_ca[0])
+		return;
+	discovery->host_ca =
+		xasprintf("%s%s", config->host_ca, config->host_cross);
+	COPY(discovery->host_ca_id, config->host_ca_id);
+	discovery->renew_spread_ms = config->renew_spread_ms;
+}
+
 /* Takes text; true when it differs from *slot. */
 static bool replace(char **slot, char *text)
 {
@@ -177,6 +188,7 @@ bool discover_refresh(struct discover *discover, struct cache *cache)
 		add_cached(discovery, cache);
 	}
 	apply_config(discover, discovery, config);
+	add_cas(discovery, config);
 	if (!has_self(discovery, discover->proxy_id))
 		add_self(discover, discovery, config);
 	if (config)

@@ -217,6 +217,9 @@ static void on_renewed(void *arg, int status, const char *message,
 			membership->identity->key) == 0) {
 		log_info("certificate renewed: directory=%s",
 			membership->directory);
+		/* rotated on meanwhile, or our watch lags: not at once */
+		if (!trust_is_active(&membership->word, membership->identity))
+			timer_set(membership->renew, RETRY_MS);
 		return;
 	}
 	log_warn("certificate not renewed: %s status=%d", why ? why : "",

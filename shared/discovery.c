@@ -96,6 +96,14 @@ char *discovery_to_json(const struct discovery *discovery, bool find)
 		"keep_alive_count_max",
 		(json_int_t)discovery->keep_alive_count_max, "proxies",
 		proxies);
+	if (discovery->host_ca) {
+		json_object_set_new(
+			document, "host_ca", json_string(discovery->host_ca));
+		json_object_set_new(document, "host_ca_id",
+			json_string(discovery->host_ca_id));
+		json_object_set_new(document, "renew_spread_ms",
+			json_integer(discovery->renew_spread_ms));
+	}
 	if (find)
 		add_reference_keys(document, discovery);
 	text = json_dumps(document, JSON_COMPACT);
@@ -218,6 +226,31 @@ static int read_proxies(const struct field *top, struct discovery *out)
 	return 0;
 }
 
+/* PEM is longer than a field is, and has line ends. */
+static int read_cas(const struct field *top, struct discovery *out)
+{
+	json_t *pem = json_object_get(top->object, "host_ca");
+	uint64_t spread = 0;
+	int ret;
+
+	if (!pem || json_is_null(pem))
+		return 0;
+	if (!json_is_string(pem) ||
+		json_string_length(pem) > DISCOVERY_CA_MAX ||
+		strlen(json_string_value(pem)) != json_string_length(pem))
+		return field_fail(top, "host_ca", "is not PEM");
+	ret = field_text(top, "host_ca_id", true, out->host_ca_id,
+		sizeof(out->host_ca_id));
+	if (ret == 0)
+		ret = field_number(
+			top, "renew_spread_ms", false, UINT32_MAX, &spread);
+	if (ret < 0)
+		return ret;
+	out->renew_spread_ms = (uint32_t)spread;
+	out->host_ca = xstrdup(json_string_value(pem));
+	return 0;
+}
+
 static int read_discovery(const struct field *top, struct discovery *out)
 {
 	uint64_t interval = 0, count = 0;
@@ -238,6 +271,8 @@ static int read_discovery(const struct field *top, struct discovery *out)
 	if (ret == 0 && out->self_id[0] &&
 		!identity_uuid_is_valid(out->self_id))
 		ret = field_fail(top, "self_id", "is not a uuid");
+	if (ret == 0)
+		ret = read_cas(top, out);
 	if (ret == 0)
 		ret = read_proxies(top, out);
 	out->keep_alive_interval_ms = interval;
@@ -272,5 +307,6 @@ void discovery_free(struct discovery *discovery)
 	if (!discovery)
 		return;
 	free(discovery->proxies);
+	free(discovery->host_ca);
 	free(discovery);
 }

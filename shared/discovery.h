@@ -13,6 +13,7 @@
 
 #define DISCOVERY_PROXIES_MAX 1000
 #define DISCOVERY_ADDRS_MAX 8
+#define DISCOVERY_CA_MAX 32768
 
 enum discovery_strategy { DISCOVERY_AGENT_MESH, DISCOVERY_PROXY_PEERING };
 
@@ -38,6 +39,11 @@ struct discovery {
 	uint32_t keep_alive_count_max;
 	struct discovery_proxy *proxies;
 	size_t proxy_count;
+	/* PEM of the host CAs and, while there are two, of the certificates by
+	 * which each vouches for the other (shared/bundle.h); NULL: not said */
+	char *host_ca;
+	char host_ca_id[80]; /* pin of the one that signs now */
+	uint32_t renew_spread_ms;
 	/* /webapi/find only: the proxy that answers */
 	char self_id[37];
 };

@@ -14,6 +14,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	struct issued_expect expect = {
 		.cluster = "example",
 		.host_uuid = "0a1b2c3d-0000-4000-8000-00000000000a",
+		.ca_pin = "sha256:00",
 	};
 	char *error = NULL;
 

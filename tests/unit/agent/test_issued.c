@@ -21,8 +21,8 @@ static int setup(void **state)
 	fake_ca_init(&f->ca);
 	fake_ca_init(&f->other_ca);
 	f->key = pki_key_new();
-	f->expect =
-		(struct issued_expect){f->key, FAKE_CLUSTER, UUID, f->ca.pin};
+	f->expect = (struct issued_expect){
+		f->key, FAKE_CLUSTER, UUID, NULL, f->ca.pin};
 	*state = f;
 	return 0;
 }
@@ -80,11 +80,18 @@ static void test_ours_is_taken(void **state)
 	assert_string_equal(issued->cert_chain, both);
 	assert_string_equal(issued->host_ca, f->ca.pem);
 	issued_free(issued);
-	/* a renewal knows no pin */
+	/* a renewal knows no pin, but whom it trusts */
 	f->expect.ca_pin = NULL;
+	f->expect.trusted = sk_X509_new_null();
+	sk_X509_push(f->expect.trusted, f->ca.cert);
 	issued = issued_from_json(text, strlen(text), &f->expect, &error);
 	assert_non_null(issued);
 	issued_free(issued);
+	sk_X509_pop(f->expect.trusted);
+	sk_X509_push(f->expect.trusted, f->other_ca.cert);
+	assert_null(issued_from_json(text, strlen(text), &f->expect, &error));
+	free(error);
+	sk_X509_free(f->expect.trusted);
 	free(text);
 	free(both);
 	free(pem);

@@ -149,7 +149,8 @@ static void test_user_has_groups_and_no_more(void **state)
 	struct user_identity id;
 	const char *reason;
 	X509 *cert = issue_user(&ca, &user, key, time(NULL), &error);
-	char *chain = issue_chain(cert, &ca);
+	struct ca_set set = {.active = ca, .bundle = ca.pem};
+	char *chain = issue_chain(cert, &set);
 
 	assert_int_equal(0, identity_of_user(cert, &id, &reason));
 	assert_string_equal("alice", id.name);
