@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What peerd shows of itself on peerd.sock. Reads everyone, changes nothing.
+ * What peerd shows of itself on peerd.sock, and to other proxies. Reads
+ * everyone, changes nothing.
  * The JSON is an interface of its own: keys are added, never renamed.
  */
 #include "peerd/control.h"
@@ -9,13 +10,13 @@
 #include <unistd.h>
 
 #include "peerd/clock_text.h"
+#include "peerd/inquiry.h"
 #include "peerd/lifecycle.h"
 #include "peerd/meters.h"
 #include "peerd/peers.h"
 #include "peerd/routed_link.h"
 #include "peerd/switchboard.h"
 #include "peerd/worker_link.h"
-#include "shared/ctl.h"
 
 static json_t *time_json(int64_t unix_ms)
 {
@@ -97,6 +98,8 @@ static void answer_status(struct ctl_call *call, void *arg, json_t *args)
 			"last_error",
 			routed_link_identity_error(peerd->routed)));
 	json_object_set_new(status, "peers", peers_json(peerd->peers));
+	json_object_set_new(status, "duplicate_peer_addrs",
+		peers_duplicates_json(peerd->peers));
 	json_object_set_new(status, "workers", workers_json(peerd));
 	json_object_set_new(status, "dials", dials_json(peerd));
 	json_object_set_new(status, "streams",
@@ -147,7 +150,40 @@ static void answer_tunnels(struct ctl_call *call, void *arg, json_t *args)
 	ctl_reply(call, json_pack("{s:o}", "tunnels", tunnels.list));
 }
 
+static void answer_ping(struct ctl_call *call, void *arg, json_t *args)
+{
+	struct peerd *peerd = arg;
+	const char *peer = json_string_value(json_object_get(args, "peer"));
+
+	if (peer)
+		inquiries_ping(peerd->inquiries, call, peer);
+	else
+		ctl_fail(call, "ping: which peer? {\"peer\": NAME or UUID}");
+}
+
+static void answer_ask(struct ctl_call *call, void *arg, json_t *args)
+{
+	struct peerd *peerd = arg;
+	const char *peer = NULL;
+	const char *verb = NULL;
+	json_t *inner = NULL;
+
+	if (json_unpack(args, "{s:s, s:s, s?o}", "peer", &peer, "verb", &verb,
+		    "args", &inner) < 0)
+		ctl_fail(call, "ask: peer or verb is missing");
+	else
+		inquiries_ask(peerd->inquiries, call, peer, verb, inner);
+}
+
 static const struct ctl_verb verbs[] = {
+	{"status", answer_status},
+	{"tunnels", answer_tunnels},
+	{"ping", answer_ping},
+	{"ask", answer_ask},
+	{NULL, NULL},
+};
+
+const struct ctl_verb control_mesh_verbs[] = {
 	{"status", answer_status},
 	{"tunnels", answer_tunnels},
 	{NULL, NULL},

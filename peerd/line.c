@@ -21,8 +21,8 @@ struct line {
 	char addr[SOCK_ADDR_MAX];
 	struct channel *channel;
 	struct health health;
-	struct ping *ping; /* under way */
-	struct timer *due; /* the next one */
+	struct unary *ping; /* under way */
+	struct timer *due;  /* the next one */
 	void (*on_change)(void *arg);
 	void *arg;
 };
@@ -85,7 +85,7 @@ static void log_verdict(const struct line *line, const char *text)
 			line->addr);
 }
 
-static void on_pong(void *arg, const struct ping_answer *answer)
+static void on_pong(void *arg, const struct unary_answer *answer)
 {
 	struct line *line = arg;
 	enum health_result result = result_of(answer->status);
@@ -98,9 +98,9 @@ static void on_pong(void *arg, const struct ping_answer *answer)
 		text = "no answer to a ping within 5 s";
 	if (result != HEALTH_ANSWERED)
 		channel_note_error(line->channel, text);
-	if (health_note(&line->health, result, answer->rtt_us))
+	if (health_note(&line->health, result, answer->us))
 		log_verdict(line, text);
-	timer_set(line->due, health_pause(&line->health, arc4random()));
+	timer_set(line->due, health_pause(&line->health, (uint32_t)random()));
 	line->on_change(line->arg);
 }
 
@@ -125,7 +125,7 @@ static void on_state(void *arg)
 		log_info("peer %s: peer=%s addr=%s",
 			line_state_name(line_state(line)),
 			channel_peer_id(line->channel), line->addr);
-	ping_cancel(line->ping);
+	unary_cancel(line->ping);
 	line->ping = NULL;
 	timer_set(line->due, 0);
 	line->on_change(line->arg);
@@ -151,7 +151,7 @@ void line_close(struct line *line)
 {
 	if (!line)
 		return;
-	ping_cancel(line->ping);
+	unary_cancel(line->ping);
 	timer_free(line->due);
 	channel_retire(line->channel);
 	loop_free_later(line->peerd->loop, free, line);

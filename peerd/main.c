@@ -12,6 +12,7 @@
 #include "peerd/channel.h"
 #include "peerd/control.h"
 #include "peerd/ext.h"
+#include "peerd/inquiry.h"
 #include "peerd/lifecycle.h"
 #include "peerd/meters.h"
 #include "peerd/peers.h"
@@ -67,6 +68,7 @@ static void start(struct peerd *peerd)
 	peerd->hub.credit.max = (int64_t)peerd->conf->proxy.peer_memory_max;
 	peerd->ext = peerd->conf->proxy.peer_plain ? 0 : EXT_ALL;
 	peerd->peers = peers_new(peerd);
+	peerd->inquiries = inquiries_new(peerd);
 	peerd->switchboard = switchboard_new(peerd);
 	control_serve(peerd);
 	peerd->workers = worker_links_new(peerd, path);
@@ -79,6 +81,7 @@ static void start(struct peerd *peerd)
 /* The reverse. Channels are freed while the queue is drained. */
 static void stop(struct peerd *peerd)
 {
+	inquiries_free(peerd->inquiries);
 	worker_links_free(peerd->workers);
 	lifecycle_free(peerd->lifecycle);
 	switchboard_free(peerd->switchboard);

@@ -20,6 +20,7 @@
 
 #define PEERD_METHOD_DIAL "/proto.ProxyService/DialNode"
 #define PEERD_METHOD_PING "/proto.ProxyService/Ping"
+#define PEERD_METHOD_ASK "/peerway.Mesh/Ask"
 
 /* Call metadata, ours only: whoever does not know it skips it. */
 #define PEERD_KEY_CONNECTION "peerway-connection-id"
@@ -51,6 +52,7 @@ struct peerd {
 
 	struct server *server;
 	struct peers *peers;
+	struct inquiries *inquiries;
 	struct switchboard *switchboard;
 	struct worker_links *workers;
 	struct routed_link *routed;

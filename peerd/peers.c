@@ -2,7 +2,7 @@
 /*
  * The table of other proxies: see peers.h. Owns an entry for each record and
  * its lines. Reads the cache; asked by dial.c and control.c; its metrics are
- * written by peers_text.c.
+ * written by peers_text.c, names and duplicate addresses are peers_ask.c's.
  *
  * A newcomer's trap: whether a peer takes part depends on its own record, not
  * on our strategy. While a fleet changes over, some proxies listen for peers
@@ -175,6 +175,7 @@ void peers_free(struct peers *peers)
 {
 	while (!TAILQ_EMPTY(&peers->list))
 		drop(TAILQ_FIRST(&peers->list));
+	json_decref(peers->duplicates);
 	free(peers);
 }
 
@@ -248,6 +249,24 @@ static void drop_unseen(struct peers *peers)
 	}
 }
 
+static void look_for_duplicates(struct peers *peers,
+	Peerway__Record__ProxyRecord *const *records, size_t count)
+{
+	struct advert *adverts = xcalloc(count + 1, sizeof(*adverts));
+	size_t taking_part = 0;
+
+	for (size_t i = 0; i < count; i++) {
+		if (takes_part(records[i]))
+			adverts[taking_part++] = (struct advert){
+				.id = records[i]->id,
+				.hostname = records[i]->hostname,
+				.addr = records[i]->peer_addr,
+			};
+	}
+	peers_note_duplicates(peers, adverts, taking_part);
+	free(adverts);
+}
+
 void peers_refresh(struct peers *peers)
 {
 	struct peerd *peerd = peers->peerd;
@@ -270,10 +289,12 @@ void peers_refresh(struct peers *peers)
 	}
 	TAILQ_FOREACH (peer, &peers->list, entry)
 		peer->seen = count < 0;
-	for (int i = 0; i < count; i++) {
+	for (int i = 0; i < count; i++)
 		update(peers, records[i]);
+	if (count >= 0)
+		look_for_duplicates(peers, records, (size_t)count);
+	for (int i = 0; i < count; i++)
 		peerway__record__proxy_record__free_unpacked(records[i], NULL);
-	}
 	free(records);
 	drop_unseen(peers);
 	count_states(peers);
@@ -352,13 +373,14 @@ static json_t *peer_json(const struct peer *peer)
 	char error[256], since_text[CLOCK_TEXT_SIZE];
 	char error_text[CLOCK_TEXT_SIZE] = "";
 	int64_t error_at;
+	json_t *json;
 
 	last_error(peer, error, sizeof(error), &error_at);
 	clock_text(clock_text_now() - age, since_text);
 	if (error_at)
 		clock_text(error_at, error_text);
-	return json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:s, s:s, "
-			 "s:b, s:f, s:f, s:I, s:I, s:i, s:i}",
+	json = json_pack("{s:s, s:s, s:s, s:s, s:i, s:I, s:I, s:s, s:s, s:s, "
+			 "s:b, s:f, s:f, s:I, s:I, s:i, s:i, s:I}",
 		"id", peer->id, "hostname", peer->hostname, "addr", peer->addr,
 		"state", peer_state_name(peer), "streams",
 		(int)peer->tally->streams, "bytes_sent",
@@ -369,7 +391,12 @@ static json_t *peer_json(const struct peer *peer)
 		"latency_last_ms", (double)health.last_us / 1000, "pings",
 		(json_int_t)health.pings, "pings_failed",
 		(json_int_t)health.failed, "connections", (int)peer->line_count,
-		"connections_ready", (int)lines_in(peer, LINE_READY));
+		"connections_ready", (int)lines_in(peer, LINE_READY), "since_s",
+		(json_int_t)(age / 1000));
+	if (json && error_at)
+		json_object_set_new(json, "last_error_age_s",
+			json_integer((clock_text_now() - error_at) / 1000));
+	return json;
 }
 
 json_t *peers_json(const struct peers *peers)

@@ -35,6 +35,10 @@ void peers_renew(struct peers *peers);
 
 /* NULL when it is unknown or takes no part in peering. */
 struct channel *peers_channel(const struct peers *peers, const char *proxy_id);
+/* Whom a hostname, a uuid, or a beginning of one that only one has means: the
+ * uuid, borrowed; or NULL and *error_out (gives). */
+const char *peers_named(
+	const struct peers *peers, const char *name, char **error_out);
 struct candidate_rank peers_rank(
 	const struct peers *peers, const char *proxy_id);
 
@@ -43,3 +47,6 @@ struct candidate_rank peers_rank(
 void peers_metrics(const struct peers *peers, FILE *out);
 /* The list for `peerctl status`. Gives. */
 json_t *peers_json(const struct peers *peers);
+/* Addresses that more than one proxy advertises, ours among them:
+ * [{"addr", "proxies": [{"id", "hostname"}]}]. */
+json_t *peers_duplicates_json(const struct peers *peers);

@@ -2,12 +2,13 @@
 #pragma once
 
 /*
- * The table of peers from the inside, for peers.c (life and state) and
- * peers_text.c (metrics) alone.
+ * The table of peers from the inside, for peers.c (life and state),
+ * peers_text.c (metrics) and peers_ask.c (names, duplicate addresses) alone.
  */
 
 #include <sys/queue.h>
 
+#include "peerd/duplicates.h"
 #include "peerd/line.h"
 #include "peerd/peers.h"
 #include "shared/sock.h"
@@ -34,6 +35,7 @@ struct peers {
 	struct peerd *peerd;
 	TAILQ_HEAD(, peer) list;
 	bool overflow_logged;
+	json_t *duplicates; /* NULL: none seen yet */
 };
 
 /* What an operator is told, and what orders dials. */
@@ -50,3 +52,6 @@ enum peer_state peer_state(const struct peer *peer);
 const char *peer_state_name(const struct peer *peer);
 /* Over all lines: the sums of pings; the latency of the fastest. */
 struct health peer_health(const struct peer *peer);
+/* peers_ask.c: every record that takes part, our own too. Sorts adverts. */
+void peers_note_duplicates(
+	struct peers *peers, struct advert *adverts, size_t count);

@@ -7,25 +7,11 @@
  * alone.
  */
 
-#include <grpc/grpc.h>
-#include <stdint.h>
-
-#include "peerd/channel.h"
+#include "peerd/unary.h"
 
 #define PING_LIMIT_MS 5000
 
-struct ping;
-
-struct ping_answer {
-	grpc_status_code status; /* UNIMPLEMENTED: an older peer, alive */
-	const char *text;	 /* of the status */
-	int64_t rtt_us;
-};
-
-/* Holds the channel until the answer is here, at most PING_LIMIT_MS. on_answer
- * once, on the loop's thread, unless cancelled before. */
-struct ping *ping_start(struct channel *channel,
-	void (*on_answer)(void *arg, const struct ping_answer *answer),
+/* As unary_start(). Status UNIMPLEMENTED: an older peer, alive. */
+struct unary *ping_start(struct channel *channel,
+	void (*on_answer)(void *arg, const struct unary_answer *answer),
 	void *arg);
-/* No answer follows. NULL is fine. */
-void ping_cancel(struct ping *ping);

@@ -130,6 +130,9 @@ struct server *server_new(struct peerd *peerd, const char *addr,
 	server->methods[METHOD_PING] =
 		grpc_server_register_method(server->server, PEERD_METHOD_PING,
 			NULL, GRPC_SRM_PAYLOAD_NONE, 0);
+	server->methods[METHOD_ASK] =
+		grpc_server_register_method(server->server, PEERD_METHOD_ASK,
+			NULL, GRPC_SRM_PAYLOAD_NONE, 0);
 	port = grpc_server_add_http2_port(server->server, addr, creds);
 	grpc_server_credentials_release(creds);
 	if (port <= 0) {
@@ -144,6 +147,7 @@ struct server *server_new(struct peerd *peerd, const char *addr,
 		post_call(server, METHOD_DIAL);
 		if (i % 8 == 0) {
 			post_call(server, METHOD_PING);
+			post_call(server, METHOD_ASK);
 			post_call(server, METHOD_UNKNOWN);
 		}
 	}

@@ -2,8 +2,9 @@
 #pragma once
 
 /*
- * The gRPC server on 3021: DialNode and Ping, for proxies only. A caller's role
- * is checked on the call's headers, before anything is read or held for it.
+ * The gRPC server on 3021: DialNode, Ping and the questions of our own Mesh
+ * service, for proxies only. A caller's role is checked on the call's headers,
+ * before anything is read or held for it.
  *
  *   POSTED --headers--> READING --DialRequest--> DIALING --server_accept()-->
  *     ESTABLISHING --ConnectionEstablished sent--> JOINED --end of stream--> .

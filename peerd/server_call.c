@@ -137,8 +137,14 @@ static void refuse_first_frame(
 
 static void on_first_frame_late(void *arg)
 {
-	refuse_first_frame(arg, GRPC_STATUS_DEADLINE_EXCEEDED,
-		"no dial request within 5 s");
+	struct call *call = arg;
+
+	if (call->method == METHOD_ASK)
+		server_call_fail(call, GRPC_STATUS_DEADLINE_EXCEEDED,
+			"no question within 5 s");
+	else
+		refuse_first_frame(call, GRPC_STATUS_DEADLINE_EXCEEDED,
+			"no dial request within 5 s");
 }
 
 /* One call metadata value as text; empty when absent or too long. */
@@ -191,14 +197,28 @@ static void dial(struct call *call, const struct request *request)
 	server->ops->on_dial(server->arg, call->id, &dial);
 }
 
+static void take_request(struct call *call, const uint8_t *bytes, size_t len)
+{
+	struct request request;
+	char *text = NULL;
+	int status;
+
+	rpc_meter_received(call->span.meter, len);
+	status = request_parse(bytes, len, &request, &text);
+	if (status == REQUEST_OK) {
+		dial(call, &request);
+		request_deinit(&request);
+	} else {
+		refuse_first_frame(call, (grpc_status_code)status, text);
+	}
+	free(text);
+}
+
 static void on_first_frame(struct rpc_tag *tag, bool ok)
 {
 	struct call *call = CALL_OF(tag, read_tag);
-	struct request request;
-	char *text = NULL;
 	uint8_t *bytes;
 	size_t len = 0;
-	int status;
 
 	call->pending--;
 	timer_clear(call->first_frame);
@@ -212,17 +232,12 @@ static void on_first_frame(struct rpc_tag *tag, bool ok)
 	if (call->received)
 		grpc_byte_buffer_destroy(call->received);
 	call->received = NULL;
-	rpc_meter_received(call->span.meter, len);
-	status = request_parse(bytes ? bytes : (const uint8_t *)"",
-		bytes ? len : 0, &request, &text);
-	if (status == REQUEST_OK) {
-		dial(call, &request);
-		request_deinit(&request);
-	} else {
-		refuse_first_frame(call, (grpc_status_code)status, text);
-	}
+	if (call->method == METHOD_ASK)
+		mesh_serve(call, bytes, bytes ? len : 0);
+	else
+		take_request(call, bytes ? bytes : (const uint8_t *)"",
+			bytes ? len : 0);
 	free(bytes);
-	free(text);
 	server_call_settle(call);
 }
 
@@ -246,9 +261,8 @@ static struct rpc_meter *meter_of(const struct call *call)
 		call->method == METHOD_DIAL ? RPC_DIAL : RPC_PING);
 }
 
-static void reply_ping(struct call *call)
+void server_call_reply(struct call *call, grpc_byte_buffer *message)
 {
-	grpc_byte_buffer *message = message_of("", 0);
 	grpc_op ops[3] = {{.op = GRPC_OP_SEND_INITIAL_METADATA},
 		{.op = GRPC_OP_SEND_MESSAGE},
 		{.op = GRPC_OP_SEND_STATUS_FROM_SERVER}};
@@ -256,9 +270,22 @@ static void reply_ping(struct call *call)
 	call->state = CALL_ENDING;
 	ops[1].data.send_message.send_message = message;
 	ops[2].data.send_status_from_server.status = GRPC_STATUS_OK;
+	start(call, ops, 3, &call->reply_tag);
+}
+
+void server_call_fail(
+	struct call *call, grpc_status_code status, const char *text)
+{
+	end_call(call, status, NULL, text);
+}
+
+static void reply_ping(struct call *call)
+{
+	grpc_byte_buffer *message = message_of("", 0);
+
 	rpc_meter_received(call->span.meter, 0);
 	rpc_meter_sent(call->span.meter, 0);
-	start(call, ops, 3, &call->reply_tag);
+	server_call_reply(call, message);
 	grpc_byte_buffer_destroy(message);
 }
 
@@ -294,12 +321,12 @@ void server_call_begin(struct call *call)
 	call->read_tag.run = on_first_frame;
 	call->reply_tag.run = on_replied;
 	await_close(call);
-	if (call->method != METHOD_UNKNOWN)
+	if (call->method == METHOD_DIAL || call->method == METHOD_PING)
 		rpc_span_start(&call->span, meter_of(call));
 	if (rpc_caller(call->call, cluster, &call->caller) < 0 ||
 		!(call->caller.roles & IDENTITY_PROXY))
 		deny(call);
-	else if (call->method == METHOD_DIAL)
+	else if (call->method == METHOD_DIAL || call->method == METHOD_ASK)
 		read_first_frame(call);
 	else if (call->method == METHOD_PING)
 		reply_ping(call);

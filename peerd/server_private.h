@@ -14,12 +14,19 @@
 /* A user's name longer than this is none. */
 #define USER_MAX 256
 
-enum method { METHOD_DIAL, METHOD_PING, METHOD_UNKNOWN, METHOD_COUNT };
+enum method {
+	METHOD_DIAL,
+	METHOD_PING,
+	METHOD_ASK,
+	METHOD_UNKNOWN,
+	METHOD_COUNT
+};
 
 enum call_state {
 	CALL_POSTED,
 	CALL_READING,
 	CALL_DIALING,
+	CALL_ASKING,
 	CALL_ESTABLISHING,
 	CALL_JOINED,
 	CALL_ENDING,
@@ -84,3 +91,12 @@ void server_call_begin(struct call *call);
 /* Frees it when nothing is pending. The last act of every function that may
  * end a call. */
 void server_call_settle(struct call *call);
+/* The one answer of a unary call, and its end. Borrows message. */
+void server_call_reply(struct call *call, grpc_byte_buffer *message);
+/* Its end without an answer. */
+void server_call_fail(
+	struct call *call, grpc_status_code status, const char *text);
+
+/* mesh_serve.c: the question of a METHOD_ASK call is here; one of the two
+ * above follows, now or later. */
+void mesh_serve(struct call *call, const uint8_t *bytes, size_t len);

@@ -21,8 +21,10 @@
 
 struct ctl_call {
 	TAILQ_ENTRY(ctl_call) entry;
-	struct ipc_link *link; /* NULL: has gone */
+	struct ipc_link *link; /* NULL: has gone, or ctl_run()'s */
 	uint64_t id;
+	void (*done)(void *arg, bool ok, const char *text); /* ctl_run()'s */
+	void *done_arg;
 };
 
 static struct {
@@ -56,6 +58,7 @@ void ctl_link_gone(struct ipc_link *link)
 static void answer(struct ctl_call *call, bool ok, const char *text)
 {
 	Peerway__Ipc__CtlReply reply = PEERWAY__IPC__CTL_REPLY__INIT;
+	const char *whole = text;
 	size_t left = strlen(text);
 
 	reply.id = call->id;
@@ -70,7 +73,10 @@ static void answer(struct ctl_call *call, bool ok, const char *text)
 			0)
 			break;
 	}
-	TAILQ_REMOVE(&served.calls, call, entry);
+	if (call->done)
+		call->done(call->done_arg, ok, whole);
+	else
+		TAILQ_REMOVE(&served.calls, call, entry);
 	free(call);
 }
 
@@ -98,28 +104,45 @@ void ctl_fail(struct ctl_call *call, const char *format, ...)
 	free(text);
 }
 
+static void run(struct ctl_call *call, const struct ctl_verb *verb, void *arg,
+	const char *name, const char *text)
+{
+	json_t *args;
+
+	while (verb && verb->name && strcmp(verb->name, name) != 0)
+		verb++;
+	if (!verb || !verb->name) {
+		ctl_fail(call, "unknown request: %.64s", name);
+		return;
+	}
+	args = json_loads(*text ? text : "{}", 0, NULL);
+	if (json_is_object(args))
+		verb->handle(call, arg, args);
+	else
+		ctl_fail(call, "the arguments are not a JSON object");
+	json_decref(args);
+}
+
 void ctl_handle_request(struct ipc_link *link, void *arg, struct ipc_msg *msg)
 {
 	Peerway__Ipc__CtlRequest *request = (void *)msg->payload;
-	const struct ctl_verb *verb = served.verbs;
 	struct ctl_call *call = xcalloc(1, sizeof(*call));
-	json_t *args;
 
 	call->link = link;
 	call->id = request->id;
 	TAILQ_INSERT_TAIL(&served.calls, call, entry);
-	while (verb && verb->name && strcmp(verb->name, request->verb) != 0)
-		verb++;
-	if (!verb || !verb->name) {
-		ctl_fail(call, "unknown request: %s", request->verb);
-		return;
-	}
-	args = json_loads(*request->args ? request->args : "{}", 0, NULL);
-	if (json_is_object(args))
-		verb->handle(call, served.arg, args);
-	else
-		ctl_fail(call, "the arguments are not a JSON object");
-	json_decref(args);
+	run(call, served.verbs, served.arg, request->verb, request->args);
+}
+
+void ctl_run(const struct ctl_verb *verbs, void *arg, const char *verb,
+	const char *args, void (*done)(void *arg, bool ok, const char *text),
+	void *done_arg)
+{
+	struct ctl_call *call = xcalloc(1, sizeof(*call));
+
+	call->done = done;
+	call->done_arg = done_arg;
+	run(call, verbs, arg, verb, args);
 }
 
 /* ---- client ---- */

@@ -33,6 +33,13 @@ void ctl_reply(struct ctl_call *call, json_t *answer);
 void ctl_fail(struct ctl_call *call, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
 
+/* The same within the process, for a question that came another way: runs the
+ * verb of the table (borrowed); done(done_arg) once, now or later, with the
+ * answer or why there is none (borrowed texts). */
+void ctl_run(const struct ctl_verb *verbs, void *arg, const char *verb,
+	const char *args, void (*done)(void *arg, bool ok, const char *text),
+	void *done_arg);
+
 /* The client, blocking: one question to the daemon at path. The answer
  * (gives), or NULL and *error_out (gives, to free()) says why. */
 json_t *ctl_ask(const char *path, const char *verb, const json_t *args,
