@@ -12,17 +12,15 @@
 #include "peerctl/command.h"
 #include "peerctl/pump.h"
 #include "shared/alloc.h"
-#include "shared/conf_number.h"
 
 #define DEFAULT_TIMEOUT_MS 30000
 
 struct connect_options {
-	struct options *options;
 	struct client_request request;
 	bool verbose;
 };
 
-enum { OPT_PROXY = 0x2000, OPT_IDENTITY, OPT_TIMEOUT };
+enum { OPT_PROXY = OPTIONS_OWN, OPT_IDENTITY, OPT_TIMEOUT };
 
 static const struct argp_option connect_options_list[] = {
 	{"proxy", OPT_PROXY, "HOST:PORT", 0,
@@ -39,49 +37,34 @@ static const struct argp_option connect_options_list[] = {
 	{0},
 };
 
-static error_t on_option(int key, char *value, struct argp_state *state)
+static void on_option(void *arg, int key, char *value, struct argp_state *state)
 {
-	struct connect_options *own = state->input;
-	uint64_t ms;
+	struct connect_options *own = arg;
 
 	switch (key) {
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = own->options;
-		return 0;
 	case OPT_PROXY:
 		own->request.proxy = value;
-		return 0;
+		break;
 	case OPT_IDENTITY:
 		own->request.identity = value;
-		return 0;
+		break;
 	case OPT_TIMEOUT:
-		if (!conf_number_parse(value, CONF_UNIT_TIME, &ms) || !ms ||
-			ms > 3600000)
-			argp_error(state,
-				"--timeout: \"%s\" is not a time "
-				"such as 30s, at most 1h",
-				value);
-		own->request.timeout_ms = ms;
-		return 0;
+		own->request.timeout_ms = (int)options_time(
+			state, "--timeout", value, 1, 3600000);
+		break;
 	case 'v':
 		own->verbose = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		if (state->arg_num)
-			argp_error(state, "unexpected argument: %s", value);
-		own->request.target = value;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		argp_error(state, "TARGET is missing");
-		return EINVAL;
-	case ARGP_KEY_END:
-		if (!own->request.proxy)
-			argp_error(state, "which proxy? Set --proxy HOST:PORT "
-					  "or PEERWAY_PROXY");
-		return 0;
-	default:
-		return ARGP_ERR_UNKNOWN;
+		break;
 	}
+}
+
+static void check(void *arg, const char *argument, struct argp_state *state)
+{
+	const struct connect_options *own = arg;
+
+	if (!own->request.proxy)
+		argp_error(state, "which proxy? Set --proxy HOST:PORT "
+				  "or PEERWAY_PROXY");
 }
 
 static int run(const struct connect_options *own)
@@ -118,21 +101,8 @@ static char *default_identity(void)
 
 int connect_command(struct options *options, int argc, char **argv)
 {
-	const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	const struct argp argp = {
-		.options = connect_options_list,
-		.parser = on_option,
-		.args_doc = "TARGET",
-		.doc = "Connects stdin and stdout to TARGET: AGENT, "
-		       "SERVICE.AGENT or the agent's uuid, with or without "
-		       ":PORT."
-		       "\vFor OpenSSH:\n"
-		       "  ssh -o ProxyCommand='peerctl connect %h:%p' AGENT",
-		.children = children,
-	};
 	char *identity = default_identity();
 	struct connect_options own = {
-		.options = options,
 		.request =
 			{
 				.proxy = getenv("PEERWAY_PROXY"),
@@ -140,9 +110,21 @@ int connect_command(struct options *options, int argc, char **argv)
 				.timeout_ms = DEFAULT_TIMEOUT_MS,
 			},
 	};
+	const struct options_spec spec = {
+		.argument = "TARGET",
+		.doc = "Connects stdin and stdout to TARGET: AGENT, "
+		       "SERVICE.AGENT or the agent's uuid, with or without "
+		       ":PORT."
+		       "\vFor OpenSSH:\n"
+		       "  ssh -o ProxyCommand='peerctl connect %h:%p' AGENT",
+		.list = connect_options_list,
+		.on_option = on_option,
+		.check = check,
+		.own = &own,
+	};
 	int ret;
 
-	argp_parse(&argp, argc, argv, 0, NULL, &own);
+	own.request.target = options_parse(options, argc, argv, &spec);
 	ret = run(&own);
 	free(identity);
 	return ret;

@@ -16,20 +16,18 @@
 #include "peerctl/file.h"
 #include "peerctl/table.h"
 #include "shared/alloc.h"
-#include "shared/conf_number.h"
 #include "shared/pki.h"
 
 #define DEFAULT_TTL_MS (12ull * 3600 * 1000)
 
 struct issue_options {
-	struct options *options;
 	const char *user;
 	json_t *groups;
 	const char *out;
 	uint64_t ttl_ms;
 };
 
-enum { OPT_USER = 0x2000, OPT_GROUP, OPT_OUT, OPT_TTL };
+enum { OPT_USER = OPTIONS_OWN, OPT_GROUP, OPT_OUT, OPT_TTL };
 
 static const struct argp_option issue_options_list[] = {
 	{"user", OPT_USER, "USER", 0, "The same as the argument", 0},
@@ -43,43 +41,41 @@ static const struct argp_option issue_options_list[] = {
 	{0},
 };
 
-static error_t on_option(int key, char *value, struct argp_state *state)
+static void on_option(void *arg, int key, char *value, struct argp_state *state)
 {
-	struct issue_options *own = state->input;
+	struct issue_options *own = arg;
 
 	switch (key) {
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = own->options;
-		return 0;
-	case ARGP_KEY_ARG:
 	case OPT_USER:
 		if (own->user)
 			argp_error(state, "more than one user: %s", value);
 		own->user = value;
-		return 0;
+		break;
 	case OPT_GROUP:
 		json_array_append_new(own->groups, json_string(value));
-		return 0;
+		break;
 	case OPT_OUT:
 		own->out = value;
-		return 0;
+		break;
 	case OPT_TTL:
-		if (!conf_number_parse(value, CONF_UNIT_TIME, &own->ttl_ms) ||
-			own->ttl_ms < 1000)
-			argp_error(state,
-				"--ttl: \"%s\" is not a time such as "
-				"30m or 12h",
-				value);
-		return 0;
-	case ARGP_KEY_END:
-		if (!own->user)
-			argp_error(state, "USER is missing");
-		if (!own->out)
-			argp_error(state, "--out DIR is missing");
-		return 0;
-	default:
-		return ARGP_ERR_UNKNOWN;
+		own->ttl_ms =
+			options_time(state, "--ttl", value, 1000, UINT64_MAX);
+		break;
 	}
+}
+
+static void check(void *arg, const char *argument, struct argp_state *state)
+{
+	struct issue_options *own = arg;
+
+	if (argument && own->user)
+		argp_error(state, "more than one user: %s", argument);
+	if (argument)
+		own->user = argument;
+	if (!own->user)
+		argp_error(state, "USER is missing");
+	if (!own->out)
+		argp_error(state, "--out DIR is missing");
 }
 
 /* Gives the answer to identity.issue for key, or NULL after saying why. */
@@ -91,19 +87,13 @@ static json_t *ask_certificate(
 	char *text = xcalloc(1, csr ? (len + 2) / 3 * 4 + 1 : 1);
 	json_t *args;
 	json_t *answer;
-	char *error;
 
 	if (csr)
 		EVP_EncodeBlock((unsigned char *)text, csr, len);
 	args = json_pack("{s:s,s:O,s:s,s:I}", "user", own->user, "groups",
 		own->groups, "csr", text, "ttl_s",
 		(json_int_t)(own->ttl_ms / 1000));
-	answer = options_ask(options, "authd", "identity.issue", args, &error);
-	if (!answer) {
-		command_fail("%s", error);
-		free(error);
-	}
-	json_decref(args);
+	answer = options_answer(options, "authd", "identity.issue", args);
 	free(text);
 	free(csr);
 	return answer;
@@ -151,14 +141,11 @@ static int save_all(const char *dir, const json_t *answer, const char *cluster,
 static int issue(struct options *options, const struct issue_options *own)
 {
 	EVP_PKEY *key = pki_key_new();
-	char *error = NULL;
-	json_t *ca = options_ask(options, "authd", "ca", NULL, &error);
+	json_t *ca = options_answer(options, "authd", "ca", NULL);
 	json_t *answer = NULL;
 	int ret = EXIT_FAILED;
 
-	if (!ca)
-		command_fail("%s", error);
-	else
+	if (ca)
 		answer = ask_certificate(options, own, key);
 	if (answer)
 		ret = save_all(
@@ -168,7 +155,6 @@ static int issue(struct options *options, const struct issue_options *own)
 			"{s:s,s:s}", "user", own->user, "identity", own->out));
 	else if (!ret)
 		printf("%s\n", own->out);
-	free(error);
 	json_decref(ca);
 	json_decref(answer);
 	EVP_PKEY_free(key);
@@ -177,23 +163,23 @@ static int issue(struct options *options, const struct issue_options *own)
 
 static int identity_issue(struct options *options, int argc, char **argv)
 {
-	const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	const struct argp argp = {
-		.options = issue_options_list,
-		.parser = on_option,
-		.args_doc = "USER",
-		.doc = "Makes a key and a user certificate for USER, and "
-		       "prints the directory they are in.",
-		.children = children,
-	};
 	struct issue_options own = {
-		.options = options,
 		.groups = json_array(),
 		.ttl_ms = DEFAULT_TTL_MS,
 	};
+	const struct options_spec spec = {
+		.argument = "USER",
+		.optional = true,
+		.doc = "Makes a key and a user certificate for USER, and "
+		       "prints the directory they are in.",
+		.list = issue_options_list,
+		.on_option = on_option,
+		.check = check,
+		.own = &own,
+	};
 	int ret;
 
-	argp_parse(&argp, argc, argv, 0, NULL, &own);
+	options_parse(options, argc, argv, &spec);
 	ret = issue(options, &own);
 	json_decref(own.groups);
 	return ret;

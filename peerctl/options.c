@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The options of every command, and where the daemons' sockets are: --run-dir,
- * else the configuration file's run_dir, else /run/peerway when the default
- * configuration file does not exist (a host need not have one to be asked).
+ * The command line of every command, and where the daemons' sockets are:
+ * --run-dir, else the configuration file's run_dir, else /run/peerway when the
+ * default configuration file does not exist (a host need not have one to be
+ * asked).
  */
 #include "peerctl/options.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,11 +15,13 @@
 
 #include "peerctl/command.h"
 #include "shared/alloc.h"
+#include "shared/conf_number.h"
 #include "shared/ctl.h"
+#include "shared/sock.h"
 
 #define DEFAULT_CONFIG "/etc/peerway/peerway.yaml"
 #define DEFAULT_RUN_DIR "/run/peerway"
-#define ASK_TIMEOUT_MS 10000
+#define ASK_TIMEOUT_MS 30000
 
 enum { OPT_RUN_DIR = 0x1000, OPT_FORMAT };
 
@@ -61,6 +65,86 @@ const struct argp options_argp = {
 	.parser = on_option,
 };
 
+/* ---- one command's ---- */
+
+struct parse {
+	const struct options_spec *spec;
+	struct options *options;
+	const char *argument;
+};
+
+static bool is_own(const struct options_spec *spec, int key)
+{
+	for (const struct argp_option *o = spec->list; o && o->name; o++) {
+		if (o->key == key)
+			return true;
+	}
+	return false;
+}
+
+static error_t on_command_option(int key, char *value, struct argp_state *state)
+{
+	struct parse *parse = state->input;
+	const struct options_spec *spec = parse->spec;
+
+	switch (key) {
+	case ARGP_KEY_INIT:
+		state->child_inputs[0] = parse->options;
+		return 0;
+	case ARGP_KEY_ARG:
+		if (!spec->argument || state->arg_num)
+			argp_error(state, "unexpected argument: %s", value);
+		parse->argument = value;
+		return 0;
+	case ARGP_KEY_NO_ARGS:
+		if (spec->argument && !spec->optional)
+			argp_error(state, "%s is missing", spec->argument);
+		return 0;
+	case ARGP_KEY_END:
+		if (spec->check)
+			spec->check(spec->own, parse->argument, state);
+		return 0;
+	default:
+		if (!is_own(spec, key))
+			return ARGP_ERR_UNKNOWN;
+		spec->on_option(spec->own, key, value, state);
+		return 0;
+	}
+}
+
+const char *options_parse(struct options *options, int argc, char **argv,
+	const struct options_spec *spec)
+{
+	const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
+	const struct argp argp = {
+		.options = spec->list,
+		.parser = on_command_option,
+		.args_doc = spec->argument,
+		.doc = spec->doc,
+		.children = children,
+	};
+	struct parse parse = {.spec = spec, .options = options};
+
+	argp_parse(&argp, argc, argv, 0, NULL, &parse);
+	return parse.argument;
+}
+
+uint64_t options_time(struct argp_state *state, const char *option,
+	const char *value, uint64_t min_ms, uint64_t max_ms)
+{
+	uint64_t ms = 0;
+
+	if (!conf_number_parse(value, CONF_UNIT_TIME, &ms))
+		argp_error(state, "%s: \"%s\" is not a time such as 30s or 12h",
+			option, value);
+	if (ms < min_ms || ms > max_ms)
+		argp_error(state, "%s: \"%s\" is too %s", option, value,
+			ms < min_ms ? "short" : "long");
+	return ms;
+}
+
+/* ---- the daemons ---- */
+
 const char *options_run_dir(struct options *options)
 {
 	const char *path = options->config_path;
@@ -81,6 +165,29 @@ const char *options_run_dir(struct options *options)
 	return options->conf->run_dir;
 }
 
+/* Whether the socket answers at all; else the error in words of what to do.
+ * Gives. */
+static char *explain(const char *daemon, const char *path, char *error)
+{
+	int fd = sock_unix_connect(path);
+	char *text;
+
+	if (fd >= 0) {
+		close(fd);
+		return error;
+	}
+	if (fd == -EACCES)
+		text = xasprintf("%s may not be asked: be root or in the group "
+				 "of run_dir: %s",
+			daemon, error);
+	else
+		text = xasprintf("%s is not running on this host (or see "
+				 "--config, --run-dir): %s",
+			daemon, error);
+	free(error);
+	return text;
+}
+
 json_t *options_ask(struct options *options, const char *daemon,
 	const char *verb, const json_t *args, char **error_out)
 {
@@ -92,7 +199,23 @@ json_t *options_ask(struct options *options, const char *daemon,
 		exit(EXIT_FAILED);
 	path = xasprintf("%s/%s.sock", run_dir, daemon);
 	answer = ctl_ask(path, verb, args, ASK_TIMEOUT_MS, error_out);
+	if (!answer)
+		*error_out = explain(daemon, path, *error_out);
 	free(path);
+	return answer;
+}
+
+json_t *options_answer(struct options *options, const char *daemon,
+	const char *verb, json_t *args)
+{
+	char *error;
+	json_t *answer = options_ask(options, daemon, verb, args, &error);
+
+	json_decref(args);
+	if (!answer) {
+		command_fail("%s", error);
+		free(error);
+	}
 	return answer;
 }
 

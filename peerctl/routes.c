@@ -10,34 +10,6 @@
 #include "peerctl/table.h"
 #include "shared/alloc.h"
 
-struct routes_options {
-	struct options *options;
-	const char *agent; /* routes only */
-	bool wants_agent;
-};
-
-static error_t on_option(int key, char *value, struct argp_state *state)
-{
-	struct routes_options *own = state->input;
-
-	switch (key) {
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = own->options;
-		return 0;
-	case ARGP_KEY_ARG:
-		if (!own->wants_agent || state->arg_num)
-			argp_error(state, "unexpected argument: %s", value);
-		own->agent = value;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		if (own->wants_agent)
-			argp_error(state, "AGENT is missing");
-		return 0;
-	default:
-		return ARGP_ERR_UNKNOWN;
-	}
-}
-
 static void services_cell(struct table *table, const json_t *services)
 {
 	char *text = xstrdup("");
@@ -126,57 +98,42 @@ static void print_routes(const json_t *agents)
 	table_free(table);
 }
 
-static int ask_and_print(struct options *options, const char *verb,
-	const json_t *args, void (*print)(const json_t *agents))
+int ls_command(struct options *options, int argc, char **argv)
 {
-	char *error;
-	json_t *answer = options_ask(options, "routed", verb, args, &error);
-	int ret;
+	const struct options_spec spec = {
+		.doc = "Lists the agents that are online and their services, "
+		       "as this proxy host knows them.",
+	};
+	json_t *answer;
 
-	if (!answer) {
-		ret = command_fail("%s", error);
-		free(error);
-		return ret;
-	}
-	if (options->json) {
-		table_print_json(answer);
-		return EXIT_OK;
-	}
-	print(json_object_get(answer, "agents"));
+	options_parse(options, argc, argv, &spec);
+	answer = options_answer(options, "routed", "ls", NULL);
+	if (!answer)
+		return EXIT_FAILED;
+	if (options->json)
+		table_print_json(json_incref(answer));
+	else
+		print_agents(json_object_get(answer, "agents"));
 	json_decref(answer);
 	return EXIT_OK;
 }
 
-int ls_command(struct options *options, int argc, char **argv)
-{
-	const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	const struct argp argp = {
-		.parser = on_option,
-		.doc = "Lists the agents that are online and their services, "
-		       "as this proxy host knows them.",
-		.children = children,
-	};
-	struct routes_options own = {.options = options};
-
-	argp_parse(&argp, argc, argv, 0, NULL, &own);
-	return ask_and_print(options, "ls", NULL, print_agents);
-}
-
 /* No route is a failure, so that scripts can wait for one. */
-static int routes_of(struct options *options, const char *agent)
+int routes_command(struct options *options, int argc, char **argv)
 {
-	json_t *args = json_pack("{s:s}", "agent", agent);
-	char *error;
-	json_t *answer = options_ask(options, "routed", "routes", args, &error);
+	const struct options_spec spec = {
+		.argument = "AGENT",
+		.doc = "Shows which proxies hold tunnels of AGENT, a name or a "
+		       "uuid. Exit status 1 when none does.",
+	};
+	const char *agent = options_parse(options, argc, argv, &spec);
+	json_t *answer = options_answer(options, "routed", "routes",
+		json_pack("{s:s}", "agent", agent));
 	json_t *agents = json_object_get(answer, "agents");
 	int ret = EXIT_OK;
 
-	json_decref(args);
-	if (!answer) {
-		ret = command_fail("%s", error);
-		free(error);
-		return ret;
-	}
+	if (!answer)
+		return EXIT_FAILED;
 	if (options->json)
 		table_print_json(json_incref(answer));
 	else if (json_array_size(agents))
@@ -185,20 +142,4 @@ static int routes_of(struct options *options, const char *agent)
 		ret = command_fail("no proxy holds an agent called %s", agent);
 	json_decref(answer);
 	return ret;
-}
-
-int routes_command(struct options *options, int argc, char **argv)
-{
-	const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	const struct argp argp = {
-		.parser = on_option,
-		.args_doc = "AGENT",
-		.doc = "Shows which proxies hold tunnels of AGENT, a name or a "
-		       "uuid. Exit status 1 when none does.",
-		.children = children,
-	};
-	struct routes_options own = {.options = options, .wants_agent = true};
-
-	argp_parse(&argp, argc, argv, 0, NULL, &own);
-	return routes_of(options, own.agent);
 }

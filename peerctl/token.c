@@ -11,22 +11,18 @@
 #include "peerctl/file.h"
 #include "peerctl/table.h"
 #include "shared/alloc.h"
-#include "shared/conf_number.h"
 
 #define DEFAULT_TTL_MS (3600 * 1000)
 
 struct token_options {
-	struct options *options;
 	const char *role;
 	json_t *names;
 	const char *agent_name;
 	const char *out;
-	const char *id; /* rm */
 	uint64_t ttl_ms;
-	bool wants_id;
 };
 
-enum { OPT_ROLE = 0x2000, OPT_NAME, OPT_AGENT_NAME, OPT_TTL, OPT_OUT };
+enum { OPT_ROLE = OPTIONS_OWN, OPT_NAME, OPT_AGENT_NAME, OPT_TTL, OPT_OUT };
 
 static const struct argp_option add_options[] = {
 	{"role", OPT_ROLE, "proxy|node", 0,
@@ -44,8 +40,10 @@ static const struct argp_option add_options[] = {
 	{0},
 };
 
-static void check_add(struct argp_state *state, struct token_options *own)
+static void check_add(void *arg, const char *argument, struct argp_state *state)
 {
+	const struct token_options *own = arg;
+
 	if (!own->role)
 		argp_error(state, "--role proxy or --role node is missing");
 	if (!strcmp(own->role, "proxy") && own->agent_name)
@@ -54,45 +52,31 @@ static void check_add(struct argp_state *state, struct token_options *own)
 		argp_error(state, "--name is for --role proxy");
 }
 
-static error_t on_add_option(int key, char *value, struct argp_state *state)
+static void on_add_option(
+	void *arg, int key, char *value, struct argp_state *state)
 {
-	struct token_options *own = state->input;
+	struct token_options *own = arg;
 
 	switch (key) {
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = own->options;
-		return 0;
 	case OPT_ROLE:
 		if (strcmp(value, "proxy") && strcmp(value, "node"))
 			argp_error(state, "--role: \"%s\" is not proxy or node",
 				value);
 		own->role = value;
-		return 0;
+		break;
 	case OPT_NAME:
 		json_array_append_new(own->names, json_string(value));
-		return 0;
+		break;
 	case OPT_AGENT_NAME:
 		own->agent_name = value;
-		return 0;
+		break;
 	case OPT_TTL:
-		if (!conf_number_parse(value, CONF_UNIT_TIME, &own->ttl_ms) ||
-			own->ttl_ms < 1000)
-			argp_error(state,
-				"--ttl: \"%s\" is not a time such as "
-				"30m or 12h",
-				value);
-		return 0;
+		own->ttl_ms =
+			options_time(state, "--ttl", value, 1000, UINT64_MAX);
+		break;
 	case OPT_OUT:
 		own->out = value;
-		return 0;
-	case ARGP_KEY_ARG:
-		argp_error(state, "unexpected argument: %s", value);
-		return EINVAL;
-	case ARGP_KEY_END:
-		check_add(state, own);
-		return 0;
-	default:
-		return ARGP_ERR_UNKNOWN;
+		break;
 	}
 }
 
@@ -144,17 +128,11 @@ static int add(struct options *options, const struct token_options *own)
 	json_t *args = json_pack("{s:s,s:O,s:I,s:s*}", "role", own->role,
 		"names", own->names, "ttl_s", (json_int_t)(own->ttl_ms / 1000),
 		"agent_name", own->agent_name);
-	char *error;
-	json_t *answer =
-		options_ask(options, "authd", "token.add", args, &error);
+	json_t *answer = options_answer(options, "authd", "token.add", args);
 	int ret = EXIT_OK;
 
-	json_decref(args);
-	if (!answer) {
-		ret = command_fail("%s", error);
-		free(error);
-		return ret;
-	}
+	if (!answer)
+		return EXIT_FAILED;
 	with_pin(options, answer);
 	if (own->out)
 		ret = save_token(answer, own->out);
@@ -168,49 +146,26 @@ static int add(struct options *options, const struct token_options *own)
 
 static int token_add(struct options *options, int argc, char **argv)
 {
-	const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	const struct argp argp = {
-		.options = add_options,
-		.parser = on_add_option,
-		.doc = "Makes a join token. It is shown once.",
-		.children = children,
-	};
 	struct token_options own = {
-		.options = options,
 		.names = json_array(),
 		.ttl_ms = DEFAULT_TTL_MS,
 	};
+	const struct options_spec spec = {
+		.doc = "Makes a join token. It is shown once.",
+		.list = add_options,
+		.on_option = on_add_option,
+		.check = check_add,
+		.own = &own,
+	};
 	int ret;
 
-	argp_parse(&argp, argc, argv, 0, NULL, &own);
+	options_parse(options, argc, argv, &spec);
 	ret = add(options, &own);
 	json_decref(own.names);
 	return ret;
 }
 
 /* --- ls, rm --- */
-
-static error_t on_other_option(int key, char *value, struct argp_state *state)
-{
-	struct token_options *own = state->input;
-
-	switch (key) {
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = own->options;
-		return 0;
-	case ARGP_KEY_ARG:
-		if (!own->wants_id || state->arg_num)
-			argp_error(state, "unexpected argument: %s", value);
-		own->id = value;
-		return 0;
-	case ARGP_KEY_NO_ARGS:
-		if (own->wants_id)
-			argp_error(state, "ID is missing (see token ls)");
-		return 0;
-	default:
-		return ARGP_ERR_UNKNOWN;
-	}
-}
 
 static void print_tokens(const json_t *tokens)
 {
@@ -234,17 +189,11 @@ static void print_tokens(const json_t *tokens)
 
 static int ask(struct options *options, const char *verb, json_t *args)
 {
-	char *error;
-	json_t *answer = options_ask(options, "authd", verb, args, &error);
+	json_t *answer = options_answer(options, "authd", verb, args);
 	const json_t *tokens = json_object_get(answer, "tokens");
-	int ret;
 
-	json_decref(args);
-	if (!answer) {
-		ret = command_fail("%s", error);
-		free(error);
-		return ret;
-	}
+	if (!answer)
+		return EXIT_FAILED;
 	if (options->json)
 		table_print_json(json_incref(answer));
 	else if (tokens)
@@ -255,31 +204,24 @@ static int ask(struct options *options, const char *verb, json_t *args)
 
 static int token_ls(struct options *options, int argc, char **argv)
 {
-	const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	const struct argp argp = {
-		.parser = on_other_option,
+	const struct options_spec spec = {
 		.doc = "Lists join tokens, without the tokens themselves.",
-		.children = children,
 	};
-	struct token_options own = {.options = options};
 
-	argp_parse(&argp, argc, argv, 0, NULL, &own);
+	options_parse(options, argc, argv, &spec);
 	return ask(options, "token.ls", NULL);
 }
 
 static int token_rm(struct options *options, int argc, char **argv)
 {
-	const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	const struct argp argp = {
-		.parser = on_other_option,
-		.args_doc = "ID",
-		.doc = "Removes a join token: nobody joins with it any more.",
-		.children = children,
+	const struct options_spec spec = {
+		.argument = "ID",
+		.doc = "Removes a join token: nobody joins with it any more. "
+		       "ID is what token ls shows.",
 	};
-	struct token_options own = {.options = options, .wants_id = true};
+	const char *id = options_parse(options, argc, argv, &spec);
 
-	argp_parse(&argp, argc, argv, 0, NULL, &own);
-	return ask(options, "token.rm", json_pack("{s:s}", "id", own.id));
+	return ask(options, "token.rm", json_pack("{s:s}", "id", id));
 }
 
 int token_command(struct options *options, int argc, char **argv)
