@@ -1,35 +1,55 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * status: asks every daemon of this host and shows what they say side by side.
- * Which daemons there should be is the configuration's word; without one, a
- * daemon whose socket does not exist is taken for one that does not run here.
+ * status: asks every daemon of this host, or the peerd of another proxy host
+ * (--on), once or again and again (--watch). Which daemons there should be is
+ * the configuration's word; without one, a daemon whose socket does not exist
+ * is taken for one that does not run here.
  *
  * A daemon that is away is shown as such; the command fails only when none
- * answers.
+ * answers, and with --watch not even then.
  */
+#include "peerctl/status.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/signalfd.h>
 #include <unistd.h>
 
 #include "peerctl/command.h"
 #include "peerctl/table.h"
 #include "shared/alloc.h"
 
-enum { AUTHD, ROUTED, PEERD, PROXY, DAEMON_COUNT };
+#define DEFAULT_INTERVAL_MS 2000
 
-static const char *const daemons[DAEMON_COUNT] = {
-	[AUTHD] = "authd",
-	[ROUTED] = "routed",
-	[PEERD] = "peerd",
-	[PROXY] = "proxy",
+struct status_options {
+	const char *on;
+	bool watch;
+	int interval_ms;
 };
 
-struct answers {
-	json_t *of[DAEMON_COUNT];  /* NULL: away, or not expected */
-	char *error[DAEMON_COUNT]; /* NULL: answered, or not expected */
-	unsigned count;		   /* answered */
+enum { OPT_ON = OPTIONS_OWN, OPT_INTERVAL, OPT_WIDE };
+
+static const struct argp_option status_options_list[] = {
+	{"on", OPT_ON, "PEER", 0,
+		"What the peerd of that proxy host says: its hostname, its "
+		"uuid, or a beginning of one that is enough",
+		0},
+	{"watch", 'w', NULL, 0,
+		"Again and again, until interrupted: in place on a terminal; "
+		"elsewhere one after the other, as JSON an object a line",
+		0},
+	{"interval", OPT_INTERVAL, "TIME", 0,
+		"Between two looks of --watch (default 2s)", 0},
+	{"wide", OPT_WIDE, NULL, 0,
+		"All columns, nothing cut, however wide the terminal is", 0},
+	{0},
 };
+
+/* ---- asking ---- */
 
 static bool is_expected(struct options *options, int which)
 {
@@ -42,7 +62,7 @@ static bool is_expected(struct options *options, int which)
 	if (options->conf && !options->run_dir)
 		return which == AUTHD ? options->conf->auth.enabled
 				      : options->conf->proxy.enabled;
-	path = xasprintf("%s/%s.sock", run_dir, daemons[which]);
+	path = xasprintf("%s/%s.sock", run_dir, status_daemons[which]);
 	exists = !access(path, F_OK);
 	free(path);
 	return exists;
@@ -53,11 +73,31 @@ static void ask_all(struct options *options, struct answers *answers)
 	for (int i = 0; i < DAEMON_COUNT; i++) {
 		if (!is_expected(options, i))
 			continue;
-		answers->of[i] = options_ask(options, daemons[i], "status",
-			NULL, &answers->error[i]);
+		answers->of[i] = options_ask(options, status_daemons[i],
+			"status", NULL, &answers->error[i]);
 		if (answers->of[i])
 			answers->count++;
 	}
+}
+
+static void ask_peer(struct options *options, struct answers *answers)
+{
+	json_t *args =
+		json_pack("{s:s,s:s}", "peer", answers->on, "verb", "status");
+
+	answers->of[PEERD] = options_ask(
+		options, "peerd", "ask", args, &answers->error[PEERD]);
+	if (answers->of[PEERD])
+		answers->count++;
+	json_decref(args);
+}
+
+static void ask(struct options *options, struct answers *answers)
+{
+	if (answers->on)
+		ask_peer(options, answers);
+	else
+		ask_all(options, answers);
 }
 
 static void answers_deinit(struct answers *answers)
@@ -68,250 +108,142 @@ static void answers_deinit(struct answers *answers)
 	}
 }
 
+/* "no daemon answers: why"; gives. */
+static char *why_none(const struct answers *answers)
+{
+	const char *why = NULL;
+
+	for (int i = 0; i < DAEMON_COUNT && !why; i++)
+		why = answers->error[i];
+	if (answers->on)
+		return xasprintf("%s: %s", answers->on, why);
+	return xasprintf("no daemon answers: %s",
+		why ? why : "none is enabled in the configuration");
+}
+
+/* ---- showing ---- */
+
 /* {"peerd": its answer, "routed": {"error": why it is away}, ...} */
-static void print_json(const struct answers *answers)
+static json_t *as_json(const struct answers *answers)
 {
 	json_t *all = json_object();
 
 	for (int i = 0; i < DAEMON_COUNT; i++) {
 		if (answers->of[i])
-			json_object_set(all, daemons[i], answers->of[i]);
+			json_object_set(all, status_daemons[i], answers->of[i]);
 		else if (answers->error[i])
-			json_object_set_new(all, daemons[i],
+			json_object_set_new(all, status_daemons[i],
 				json_pack("{s:s}", "error", answers->error[i]));
 	}
-	table_print_json(all);
+	return all;
 }
 
-/* --- tables --- */
-
-static const json_t *at(const json_t *object, const char *key)
+static int show_once(struct options *options, const char *on)
 {
-	return json_object_get(object, key);
-}
+	struct answers answers = {.on = on};
+	int ret = EXIT_OK;
+	char *why;
 
-static const char *text_of(const json_t *object, const char *key)
-{
-	const char *text = json_string_value(at(object, key));
-
-	return text && *text ? text : "-";
-}
-
-static long long number_of(const json_t *object, const char *key)
-{
-	return json_integer_value(at(object, key));
-}
-
-static char *details_of_authd(const json_t *a)
-{
-	const json_t *store = at(a, "store");
-
-	return xasprintf("cluster=%s listening=%s revision=%lld leases=%lld "
-			 "watchers=%lld not_after=%s pin=%s",
-		text_of(a, "cluster"), text_of(a, "listening"),
-		number_of(store, "revision"), number_of(a, "leases"),
-		number_of(a, "watchers"),
-		text_of(at(a, "identity"), "not_after"), text_of(a, "pin"));
-}
-
-static char *details_of_routed(const json_t *a)
-{
-	const json_t *cache = at(a, "cache");
-	const json_t *lease = at(a, "lease");
-
-	return xasprintf("auth=%s %s since=%s lease=%s epoch=%lld published="
-			 "%lld pending=%lld cache_revision=%lld "
-			 "cache_age=%lldms not_after=%s%s%s",
-		text_of(a, "auth_server"), text_of(a, "auth_state"),
-		text_of(a, "since"), text_of(lease, "state"),
-		number_of(lease, "epoch"), number_of(a, "tunnels_published"),
-		number_of(a, "tunnels_pending"), number_of(cache, "revision"),
-		number_of(cache, "age_ms"),
-		text_of(at(a, "identity"), "not_after"),
-		*text_of(a, "last_error") == '-' ? "" : " last_error=",
-		*text_of(a, "last_error") == '-' ? ""
-						 : text_of(a, "last_error"));
-}
-
-static char *details_of_peerd(const json_t *a)
-{
-	const json_t *dials = at(a, "dials");
-
-	return xasprintf("%slistening=%s strategy=%s streams=%lld "
-			 "dials_sibling=%lld dials_peer=%lld dials_failed=%lld "
-			 "cache_revision=%lld",
-		json_is_true(at(a, "draining")) ? "draining " : "",
-		text_of(a, "listening"), text_of(a, "strategy"),
-		number_of(a, "streams"), number_of(dials, "sibling"),
-		number_of(dials, "peer"), number_of(dials, "failed"),
-		number_of(at(a, "cache"), "revision"));
-}
-
-static char *details_of_proxy(const json_t *a)
-{
-	return xasprintf("workers=%zu clients=%lld tunnels=%lld",
-		json_array_size(at(a, "workers")), number_of(a, "clients"),
-		number_of(a, "tunnels"));
-}
-
-static char *(*const details[DAEMON_COUNT])(const json_t *answer) = {
-	[AUTHD] = details_of_authd,
-	[ROUTED] = details_of_routed,
-	[PEERD] = details_of_peerd,
-	[PROXY] = details_of_proxy,
-};
-
-static void print_daemons(const struct answers *answers)
-{
-	static const char *const headings[] = {
-		"DAEMON", "STATE", "PID", "UPTIME", "DETAILS", NULL};
-	struct table *table = table_new(headings);
-
-	for (int i = 0; i < DAEMON_COUNT; i++) {
-		const json_t *answer = answers->of[i];
-		char uptime[32] = "-";
-		char *text;
-
-		if (!answer && !answers->error[i])
-			continue;
-		if (json_is_integer(at(answer, "uptime_s")))
-			table_duration(number_of(answer, "uptime_s"), uptime,
-				sizeof(uptime));
-		text = answer ? details[i](answer) : xstrdup(answers->error[i]);
-		table_cell(table, "%s", daemons[i]);
-		table_cell(table, answer ? "running" : "away");
-		table_member(table, answer, "pid");
-		table_cell(table, "%s", uptime);
-		table_cell(table, "%s", text);
-		free(text);
+	ask(options, &answers);
+	if (options->json)
+		table_print_json(as_json(&answers));
+	else if (answers.count)
+		status_print(&answers);
+	if (!answers.count) {
+		why = why_none(&answers);
+		ret = command_fail("%s", why);
+		free(why);
 	}
-	table_print(table);
-	table_free(table);
+	answers_deinit(&answers);
+	return ret;
 }
 
-static void print_peers(const json_t *peers)
+/* ---- --watch ---- */
+
+static void show_next(struct options *options, const char *on, bool first)
 {
-	/* What is wrong, first: it must be seen on 80 columns. */
-	static const char *const headings[] = {"PEER", "STATE", "MS", "STREAMS",
-		"SINCE", "LAST ERROR", "ADDRESS", "SENT", "RECEIVED", "ID",
-		NULL};
-	struct table *table = table_new(headings);
-	size_t i;
-	json_t *peer;
+	struct answers answers = {.on = on};
+	bool in_place = isatty(STDOUT_FILENO) && !options->json;
+	char *why;
 
-	json_array_foreach(peers, i, peer)
-	{
-		const json_t *ms = json_object_get(peer, "latency_ms");
-
-		table_member(table, peer, "hostname");
-		table_member(table, peer, "state");
-		if (json_real_value(ms) > 0)
-			table_cell(table, "%.1f", json_real_value(ms));
-		else
-			table_cell(table, "-");
-		table_member(table, peer, "streams");
-		table_member(table, peer, "since");
-		table_member(table, peer, "last_error");
-		table_member(table, peer, "addr");
-		table_member(table, peer, "bytes_sent");
-		table_member(table, peer, "bytes_received");
-		table_member(table, peer, "id");
-	}
-	if (table_rows(table)) {
+	ask(options, &answers);
+	/* Home, and after the text whatever an older, longer one left. */
+	if (in_place)
+		fputs("\033[H\033[2J", stdout);
+	else if (!options->json && !first)
 		putchar('\n');
-		table_print(table);
+	if (options->json) {
+		table_print_json_line(as_json(&answers));
+	} else if (answers.count) {
+		status_print(&answers);
+	} else {
+		why = why_none(&answers);
+		table_line("31", "! %s (asked again)", why);
+		free(why);
 	}
-	table_free(table);
+	fflush(stdout);
+	answers_deinit(&answers);
 }
 
-static void print_workers(const json_t *workers, const json_t *of_peerd)
+/* Until interrupted, or nobody reads any more. */
+static int watch(struct options *options, const struct status_options *own)
 {
-	static const char *const headings[] = {
-		"WORKER", "PID", "RESTARTS", "SINCE", "TUNNELS", NULL};
-	struct table *table = table_new(headings);
-	size_t i;
-	size_t j;
-	json_t *worker;
-	json_t *seen;
+	sigset_t signals;
+	struct pollfd p = {.events = POLLIN};
+	bool first = true;
 
-	json_array_foreach(workers, i, worker)
-	{
-		const json_t *match = NULL;
-
-		json_array_foreach(of_peerd, j,
-			seen) if (number_of(seen, "worker") ==
-				  number_of(worker, "worker")) match = seen;
-		table_member(table, worker, "worker");
-		table_member(table, worker, "pid");
-		table_member(table, worker, "restarts");
-		table_member(table, worker, "up_since");
-		table_member(table, match, "tunnels");
-	}
-	if (table_rows(table)) {
-		putchar('\n');
-		table_print(table);
-	}
-	table_free(table);
+	sigemptyset(&signals);
+	sigaddset(&signals, SIGINT);
+	sigaddset(&signals, SIGTERM);
+	sigprocmask(SIG_BLOCK, &signals, NULL);
+	p.fd = signalfd(-1, &signals, SFD_CLOEXEC);
+	if (p.fd < 0)
+		return command_fail("cannot wait: %s", strerror(errno));
+	setvbuf(stdout, NULL, _IOFBF, 1 << 16);
+	do {
+		show_next(options, own->on, first);
+		first = false;
+	} while (!ferror(stdout) && poll(&p, 1, own->interval_ms) <= 0);
+	close(p.fd);
+	return EXIT_OK;
 }
 
-static void print_tables(const struct answers *answers)
-{
-	const json_t *peerd = answers->of[PEERD];
-	const json_t *routed = answers->of[ROUTED];
-	const json_t *host = peerd ? peerd : routed;
+/* ---- the command ---- */
 
-	if (host)
-		printf("HOST\t%s\n", text_of(host, "proxy_id"));
-	if (peerd)
-		printf("CLUSTER\t%s\n\n", text_of(peerd, "cluster"));
-	else if (host)
-		putchar('\n');
-	print_daemons(answers);
-	print_peers(at(peerd, "peers"));
-	print_workers(at(answers->of[PROXY], "workers"), at(peerd, "workers"));
-}
-
-static error_t on_option(int key, char *value, struct argp_state *state)
+static void on_option(void *arg, int key, char *value, struct argp_state *state)
 {
+	struct status_options *own = arg;
+
 	switch (key) {
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = state->input;
-		return 0;
-	case ARGP_KEY_ARG:
-		argp_error(state, "unexpected argument: %s", value);
-		return EINVAL;
-	default:
-		return ARGP_ERR_UNKNOWN;
+	case OPT_ON:
+		own->on = value;
+		break;
+	case 'w':
+		own->watch = true;
+		break;
+	case OPT_INTERVAL:
+		own->interval_ms = (int)options_time(
+			state, "--interval", value, 100, 3600000);
+		break;
+	case OPT_WIDE:
+		table_be_wide();
+		break;
 	}
 }
 
 int status_command(struct options *options, int argc, char **argv)
 {
-	const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	const struct argp argp = {
-		.parser = on_option,
-		.doc = "Shows the daemons of this host, the peers as peerd "
-		       "sees them, and the workers of proxy. Exit status 1 "
-		       "when no daemon answers.",
-		.children = children,
+	struct status_options own = {.interval_ms = DEFAULT_INTERVAL_MS};
+	const struct options_spec spec = {
+		.doc = "Shows what is wrong, the daemons of this host, the "
+		       "peers as peerd sees them, and the workers of proxy."
+		       "\vExit status 1 when no daemon answers; with --watch "
+		       "that is said and asked again.",
+		.list = status_options_list,
+		.on_option = on_option,
+		.own = &own,
 	};
-	struct answers answers = {0};
-	int ret = EXIT_OK;
 
-	argp_parse(&argp, argc, argv, 0, NULL, options);
-	ask_all(options, &answers);
-	if (options->json)
-		print_json(&answers);
-	else if (answers.count)
-		print_tables(&answers);
-	if (!answers.count) {
-		const char *why = NULL;
-
-		for (int i = 0; i < DAEMON_COUNT && !why; i++)
-			why = answers.error[i];
-		ret = command_fail("no daemon answers%s%s", why ? ": " : "",
-			why ? why : "");
-	}
-	answers_deinit(&answers);
-	return ret;
+	options_parse(options, argc, argv, &spec);
+	return own.watch ? watch(options, &own) : show_once(options, own.on);
 }

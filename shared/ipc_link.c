@@ -164,7 +164,7 @@ void ipc_link_drop(struct ipc_link *link, const char *reason)
 
 static void retry_later(struct ipc_link *link)
 {
-	uint32_t jitter = arc4random() % (link->retry_ms / 2 + 1);
+	uint32_t jitter = (uint32_t)random() % (link->retry_ms / 2 + 1);
 
 	timer_set(link->timer, link->retry_ms / 2 + jitter);
 	link->retry_ms *= 2;
