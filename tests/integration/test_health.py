@@ -10,10 +10,13 @@ import signal
 import tempfile
 import time
 import uuid
+from concurrent import futures
 
+import grpc
 import pytest
 
 import mesh
+import stubs
 from hosts import SLOW, Network
 from process import wait_for
 
@@ -40,6 +43,78 @@ def pair(ground, request):
     yield left, right
     for host in hosts:
         host.close()
+
+
+class PingEnd:
+    """A proxy in python that answers pings with the status .code; None: it has
+    no such method, as the reference's before there were pings."""
+
+    def __init__(self, ground, number, code):
+        _, network, pki = ground
+        self.id = str(uuid.uuid4())
+        self.code = code
+        service = stubs.load("peer_pb2_grpc")
+        answer = stubs.load("peer_pb2").ProxyServicePingResponse
+
+        class Servicer(service.ProxyServiceServicer):
+            def Ping(inner, request, context):
+                if self.code is None:
+                    return super().Ping(request, context)
+                if self.code != grpc.StatusCode.OK:
+                    context.abort(self.code, "something is wrong here")
+                return answer()
+
+        self.server = grpc.server(futures.ThreadPoolExecutor(4))
+        service.add_ProxyServiceServicer_to_server(Servicer(), self.server)
+        identity = pki.issue(self.id)
+        key, cert, ca = (
+            (identity / name).read_bytes()
+            for name in ("key.pem", "cert.pem", "host_ca.pem")
+        )
+        creds = grpc.ssl_server_credentials([(key, cert)], ca, True)
+        address = network.address(number)
+        port = self.server.add_secure_port(f"{address}:0", creds)
+        self.addr = f"{address}:{port}"
+        self.server.start()
+
+
+def pinged(host, far, count):
+    """far's entry once it has been pinged so often."""
+    return wait_for(
+        lambda: (found := peer_of(host, far))["pings"] >= count and found,
+        20 * SLOW,
+        f"{count} pings",
+    )
+
+
+def test_a_peer_without_pings_is_alive(ground, pair):
+    far = PingEnd(ground, 100, None)
+    try:
+        pair[0].know((far.id, far.addr))
+        pair[0].wait_peer(far.id)
+        peer = pinged(pair[0], far, 1)
+        assert peer["state"] == "ready"
+        assert peer["pings_failed"] == 0
+        assert peer["latency_ms"] > 0
+    finally:
+        far.server.stop(0).wait()
+
+
+def test_a_peer_that_answers_with_errors_is_degraded(ground, pair):
+    left = pair[0]
+    far = PingEnd(ground, 101, grpc.StatusCode.INTERNAL)
+    try:
+        left.know((far.id, far.addr))
+        peer = left.wait_peer(far.id, "degraded")
+        assert peer["last_error"] == "something is wrong here"
+        assert peer["pings_failed"] == 1
+        assert series(left, "peerway_peerd_peers")['state="degraded"'] == 1
+        far.code = grpc.StatusCode.OK
+        peer = pinged(left, far, 2)
+        assert peer["state"] == "ready"
+        assert peer["pings_failed"] == 1
+    finally:
+        far.server.stop(0).wait()
 
 
 def peer_of(host, other):
