@@ -235,7 +235,8 @@ static void follow_cas(struct agent *agent)
 	if (step == TRUST_WITHDRAWN)
 		say_withdrawn(agent);
 	else if (step == TRUST_REFUSED)
-		log_warn("CAs not trusted: none of ours vouches for them");
+		log_warn("trusted CAs stay as they were: what the proxy names "
+			 "cannot be read");
 	else if (step == TRUST_OTHER)
 		trust_other(agent, host_ca);
 	free(host_ca);

@@ -19,6 +19,7 @@
 
 #include "agent/dial.h"
 #include "shared/alloc.h"
+#include "shared/distrust.h"
 #include "shared/tls.h"
 
 struct connect {
@@ -135,13 +136,14 @@ static void check_peer(struct connect *connect)
 static void shake_failed(struct connect *connect, int error)
 {
 	long verdict = SSL_get_verify_result(connect->result.ssl);
-	char text[256], why[320];
+	char text[256], why[400];
 	bool reset = error == SSL_ERROR_SYSCALL;
 
 	tls_error_text(text, sizeof(text));
 	if (verdict != X509_V_OK) {
-		snprintf(why, sizeof(why), "certificate refused: %s",
-			X509_verify_cert_error_string(verdict));
+		snprintf(why, sizeof(why), "certificate refused: %s%s",
+			X509_verify_cert_error_string(verdict),
+			distrust_host_advice(distrust_of_verdict(verdict)));
 		reject(connect, CONNECT_STRANGER, why);
 		return;
 	}

@@ -20,6 +20,7 @@
 #include "agent/series.h"
 #include "agent/uplink.h"
 #include "shared/alloc.h"
+#include "shared/distrust.h"
 #include "shared/log.h"
 #include "shared/tls.h"
 
@@ -147,8 +148,9 @@ static void on_uplink_end(void *arg, struct uplink *uplink, const char *reason)
 	LIST_REMOVE(member, entry);
 	metric_add(pool->config.metrics, SERIES_TUNNELS, -1);
 	metric_add(pool->config.metrics, SERIES_TUNNELS_ENDED, 1);
-	log_at(closing ? LOG_INFO : LOG_WARN, "tunnel ended: %s proxy=%s",
-		reason, uplink_proxy_id(uplink));
+	log_at(closing ? LOG_INFO : LOG_WARN, "tunnel ended: %s%s proxy=%s",
+		reason, distrust_host_advice(distrust_of_text(reason)),
+		uplink_proxy_id(uplink));
 	if (!closing)
 		lose(member);
 	loop_free_later(pool->config.loop, free, member);

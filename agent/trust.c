@@ -20,7 +20,7 @@ static enum trust_step compare(const struct tls_identity *now,
 	enum trust_step step = TRUST_OTHER;
 
 	if (sk_X509_num(accepted) <= 0)
-		step = TRUST_REFUSED;
+		step = TRUST_WITHDRAWN; /* what we trust is not named */
 	else if (bundle_equal(accepted, now->host_ca))
 		step = TRUST_SAME;
 	else if (!bundle_verifies(now->leaf, accepted, now->chain, true))

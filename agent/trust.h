@@ -14,7 +14,7 @@ enum trust_step {
 	TRUST_SAME,
 	TRUST_OTHER,	 /* the same certificate beside other CAs */
 	TRUST_WITHDRAWN, /* ours is of a CA that is no longer trusted */
-	TRUST_REFUSED,	 /* nothing of it leads to what we trust */
+	TRUST_REFUSED,	 /* it cannot be read */
 };
 /* TRUST_OTHER: *host_ca_out is the PEM of the CAs; gives. */
 enum trust_step trust_next(const struct discovery *discovery,

@@ -18,6 +18,7 @@
 
 #include "peerctl/file.h"
 #include "shared/alloc.h"
+#include "shared/distrust.h"
 #include "shared/http.h"
 #include "shared/identity.h"
 #include "shared/pki.h"
@@ -133,9 +134,10 @@ static bool wait_tls(struct opening *o, int ret, const char *what)
 
 	if (error != SSL_ERROR_WANT_READ && error != SSL_ERROR_WANT_WRITE) {
 		tls_error_text(text, sizeof(text));
-		return give_up(o, "%s with the proxy %s: %s", what,
+		return give_up(o, "%s with the proxy %s: %s%s", what,
 			o->request->proxy,
-			*text ? text : "it closed the connection");
+			*text ? text : "it closed the connection",
+			distrust_user_advice(distrust_of_text(text)));
 	}
 	waited = wait_for(o, o->client->fd,
 		error == SSL_ERROR_WANT_READ ? POLLIN : POLLOUT);

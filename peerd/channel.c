@@ -21,6 +21,7 @@
 
 #include "peerd/channel_args.h"
 #include "shared/alloc.h"
+#include "shared/distrust.h"
 #include "shared/identity.h"
 #include "shared/log.h"
 #include "shared/sock.h"
@@ -30,7 +31,7 @@
 /* gRPC forgets a destroyed channel's handshake before this. */
 #define CHECKER_LIFE_MS 60000
 #define WRONG_PEER_LOG_MS 60000
-#define ERROR_MAX 200
+#define ERROR_MAX 400
 
 /* What the verify callback uses, on gRPC's threads. */
 struct checker {
@@ -387,6 +388,15 @@ void channel_count_stream(struct channel *channel, int change)
 
 void channel_note_error(struct channel *channel, const char *text)
 {
+	enum distrust distrust = distrust_of_text(text);
+	char advised[ERROR_MAX];
+
+	/* the advice first: what follows may be cut */
+	if (distrust != DISTRUST_NONE) {
+		snprintf(advised, sizeof(advised), "TLS%s: %s",
+			distrust_host_advice(distrust), text);
+		text = advised;
+	}
 	pthread_mutex_lock(&channel->checker->lock);
 	checker_note(channel->checker, text);
 	pthread_mutex_unlock(&channel->checker->lock);

@@ -18,6 +18,7 @@
 #include "routed/session.h"
 #include "shared/alloc.h"
 #include "shared/backoff.h"
+#include "shared/distrust.h"
 #include "shared/log.h"
 
 #define OPEN_MS 5000  /* the first call, with connection and handshake */
@@ -146,9 +147,10 @@ void session_fail(struct session *session, const char *what, int status,
 
 	if (session->state != SESSION_OPEN && session->state != SESSION_OPENING)
 		return;
-	remember_error(
-		session, xasprintf("%s: %s address=%s status=%d", what, message,
-				 session_address(session), status));
+	remember_error(session,
+		xasprintf("%s: %s%s address=%s status=%d", what, message,
+			distrust_host_advice(distrust_of_text(message)),
+			session_address(session), status));
 	set_state(session, SESSION_WAITING);
 	close_channel(session);
 	session->server++;

@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
+#include "shared/tls.h"
 #include "shared/tunnel_internal.h"
 
 /* A frame of at most this many bytes is worth a copy to save a record. */
@@ -172,9 +173,14 @@ void tunnel_io_flush(struct tunnel *tunnel)
 /* The peer's end, or a failure. Without a goodbye it is a loss. */
 static void input_ended(struct tunnel *tunnel, int error)
 {
-	if (error == -EPROTO || error == 0)
-		tunnel_drop(
-			tunnel, error ? "TLS failed" : "closed by the peer");
+	char text[256] = "";
+
+	if (error == -EPROTO)
+		tls_error_text(text, sizeof(text));
+	if (error == -EPROTO)
+		tunnel_drop(tunnel, "TLS failed: %s", text);
+	else if (error == 0)
+		tunnel_drop(tunnel, "closed by the peer");
 	else
 		tunnel_drop(tunnel, "connection lost: %s", strerror(-error));
 	tunnel->io_failed = error != 0;
