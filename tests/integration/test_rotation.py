@@ -3,6 +3,9 @@
 a lost stream or a failed dial; the same back; who was away hears why."""
 
 import json
+import shutil
+import signal
+import subprocess
 import threading
 
 import pytest
@@ -180,3 +183,334 @@ def test_a_rotation_loses_nothing(fleet):
     for proxy in fleet.proxies:
         assert proxy.routed.status()["last_error"] is None
         assert proxy.peerd.status()["identity"]["last_error"] == ""
+
+
+def test_a_rollback_loses_nothing(fleet):
+    old = status(fleet)["host"]["active"]["pin"]
+    refused = fleet.peerctl_run("ca", "rotate", "rollback")
+    assert refused.returncode == 1
+    assert "nothing to roll back" in refused.stderr
+    traffic = Traffic(fleet)
+    rotate(fleet, "start")
+    wait_reissued(fleet)
+    back = rotate(fleet, "rollback")
+    assert back["host"]["phase"] == back["user"]["phase"] == "rolling back"
+    assert back["host"]["active"]["pin"] == old
+    assert not rotate(fleet, "rollback")["changed"]
+    wait_reissued(fleet)
+    traffic.check()
+    finished = rotate(fleet, "finish")
+    assert finished["host"]["phase"] == "standby"
+    assert finished["host"]["active"]["pin"] == old
+    wait_trusted(fleet, 1)
+    fleet.wait_peers()
+    traffic.stop()
+
+
+def test_a_killed_authd_goes_on_where_it_was(fleet):
+    authd = fleet.auth.authd
+    traffic = Traffic(fleet)
+    for verb, phase in (
+        ("start", "rotating"),
+        ("rollback", "rolling back"),
+        ("start", "rotating"),
+    ):
+        rotate(fleet, verb, "--ca", "host")
+        authd.kill()
+        authd.start()
+        authd.wait_ready()
+        assert status(fleet)["host"]["phase"] == phase
+        # and the verb may be said again
+        assert not rotate(fleet, verb, "--ca", "host")["changed"]
+        wait_reissued(fleet)
+        traffic.check()
+    fleet.identity("bob")
+    traffic.dials.use("bob")
+    rotate(fleet, "finish", "--ca", "host", "--force")
+    authd.kill()
+    authd.start()
+    authd.wait_ready()
+    assert status(fleet)["host"]["phase"] == "standby"
+    assert not rotate(fleet, "finish", "--ca", "host")["changed"]
+    wait_trusted(fleet, 1)
+    fleet.wait_peers()
+    traffic.stop()
+
+
+def test_who_was_away_during_the_start_follows(fleet, echo):
+    agent, proxy = fleet.agents[1], fleet.proxies[2]
+    agent.stop()
+    proxy.stop()
+    rotate(fleet, "start", "--ca", "host")
+    wait_for(
+        lambda: not any(h["online"] for h in status(fleet)["host"]["remaining"]),
+        RENEW_TIMEOUT,
+        "those who are there are re-issued",
+    )
+    remaining = status(fleet)["host"]["remaining"]
+    assert {h["id"] for h in remaining} == {agent.uuid, proxy.uuid}
+    # they trust the old CA only, and all others have the new one's
+    agent.start()
+    proxy.start()
+    proxy.wait_ready()
+    agent.agent.wait_ready()
+    wait_reissued(fleet)
+    fleet.wait_peers()
+    fleet.wait_agents()
+    fleet.identity("bob")
+    rotate(fleet, "finish", "--ca", "host", "--force")
+    wait_trusted(fleet, 1)
+    fleet.wait_peers()
+    with proxy.dial("echo.db-2", "bob") as connection:
+        connection.sendall(b"hello")
+        assert connection.recv_exactly(5) == b"hello"
+
+
+def test_who_was_away_for_all_of_it_is_told_to_join_again(fleet):
+    agent, proxy = fleet.agents[1], fleet.proxies[2]
+    agent.stop()
+    proxy.stop()
+    wait_for(
+        lambda: proxy.uuid not in fleet.proxies[0].ready_peers(),
+        START_TIMEOUT,
+        "the proxy is gone",
+    )
+    rotate(fleet, "start", "--ca", "host")
+    wait_for(
+        lambda: not any(h["online"] for h in status(fleet)["host"]["remaining"]),
+        RENEW_TIMEOUT,
+        "those who are there are re-issued",
+    )
+    rotate(fleet, "finish", "--ca", "host", "--force")
+    for other in fleet.proxies[:2]:
+        wait_for(lambda: trusted(other) == 1, START_TIMEOUT, "one CA")
+    agent.start()
+    proxy.start()
+    agent.agent.wait_log(r"withdrawn.*join again", timeout=START_TIMEOUT)
+    wait_for(
+        lambda: says_join_again(proxy.routed.status()["last_error"]),
+        START_TIMEOUT,
+        "routed's status says why it is refused",
+    )
+
+    def peers_say():
+        peers = proxy.peerd.status()["peers"]
+        return len(peers) == 2 and all(
+            p["state"] == "unreachable" and says_join_again(p["last_error"])
+            for p in peers
+        )
+
+    wait_for(peers_say, START_TIMEOUT, "peerd's status says why, of each peer")
+    # alice's identity is of before, too
+    result = subprocess.run(
+        fleet.connect_argv(fleet.proxies[0].listen_addr, "echo.db-1"),
+        capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        timeout=60, check=False,
+    )
+    assert result.returncode == 1
+    assert "get a new identity" in result.stderr
+    # with a new token both are back
+    for host in (agent, proxy):
+        host.stop()
+        name = "agent" if host is agent else "identity"
+        shutil.rmtree(host.data_dir / name)
+        # the uuid belongs to the key that went with it
+        (host.data_dir / "host_uuid").unlink()
+    fleet.pin = fleet.auth.authd.ask("ca")["pin"]
+    proxy.join()
+    proxy.start().wait_ready()
+    agent.join()
+    agent.start()
+    agent.agent.wait_ready()
+    fleet.wait_peers()
+    fleet.wait_agents()
+
+
+def says_join_again(text):
+    return "withdrawn" in (text or "") and "join again" in text
+
+
+def test_a_certificate_of_a_withdrawn_ca_is_refused(fleet):
+    """By who has the new CA, when the old one's host knows that one too."""
+    agent = fleet.agents[1]
+    agent.stop()
+    rotate(fleet, "start", "--ca", "host")
+    both = fleet.auth.authd.ask("ca")["host_ca"]
+    wait_for(
+        lambda: not any(h["online"] for h in status(fleet)["host"]["remaining"]),
+        RENEW_TIMEOUT,
+        "those who are there are re-issued",
+    )
+    rotate(fleet, "finish", "--ca", "host", "--force")
+    for proxy in fleet.proxies:
+        proxy.proxy.wait_log(r"certificate loaded: from=\S*/4 ", START_TIMEOUT)
+    (agent.data_dir / "agent/host_ca.pem").write_text(both)
+    agent.start()
+    agent.agent.wait_log(
+        r"alert unknown ca.*withdrawn.*join again", timeout=START_TIMEOUT
+    )
+    # the renewal is refused by authd with the words
+    assert agent.uuid not in {
+        a for p in fleet.proxies for a in p.holders(agent.uuid)
+    }
+
+
+def test_the_user_ca_is_replaced(fleet):
+    proxy = fleet.proxies[0]
+    old = status(fleet)["user"]["active"]["pin"]
+    assert rotate(fleet, "start", "--ca", "user")["user"]["phase"] == "rotating"
+    now = status(fleet)
+    assert now["host"]["phase"] == "standby"
+    assert now["user"]["other"]["pin"] == old
+    assert now["user"]["users_until"]
+    fleet.identity("bob")
+    # at once: a proxy that has not heard of the new CA yet accepts bob by the
+    # cross certificate
+    for user in ("bob", "alice"):
+        for each in fleet.proxies:
+            with each.dial("echo.db-1", user) as connection:
+                connection.sendall(b"hello")
+                assert connection.recv_exactly(5) == b"hello"
+    refused = fleet.peerctl_run("ca", "rotate", "finish", "--ca", "user")
+    assert refused.returncode == 1
+    assert "certificates of the user CA that goes" in refused.stderr
+    rotate(fleet, "finish", "--ca", "user", "--force")
+    path = proxy.data_dir / "identity/current/user_ca.pem"
+    wait_for(
+        lambda: path.read_text().count("BEGIN CERT") == 1,
+        START_TIMEOUT,
+        "the old user CA is gone",
+    )
+
+    def alice_refused():
+        result = subprocess.run(
+            fleet.connect_argv(proxy.listen_addr, "echo.db-1", "alice"),
+            capture_output=True, text=True, stdin=subprocess.DEVNULL,
+            timeout=60, check=False,
+        )
+        return result.returncode == 1 and "get a new identity" in result.stderr
+
+    wait_for(alice_refused, START_TIMEOUT, "alice is told what to do")
+    with proxy.dial("echo.db-1", "bob") as connection:
+        connection.sendall(b"hello")
+        assert connection.recv_exactly(5) == b"hello"
+
+
+def test_hosts_join_by_either_pin_until_the_finish(fleet):
+    old = fleet.pin
+    rotate(fleet, "start", "--ca", "host")
+    new = fleet.auth.authd.ask("ca")["pin"]
+    assert new != old
+    for pin, name in ((old, "db-3"), (new, "db-4")):
+        fleet.pin = pin
+        agent = fleet.add_agent(name)
+        agent.join()
+        agent.start()
+        agent.agent.wait_ready()
+        proxy = fleet.add_proxy()
+        proxy.join()
+        proxy.start().wait_ready()
+    fleet.wait_peers()
+    fleet.wait_agents()
+    wait_reissued(fleet)
+    wait_trusted(fleet, 2)
+    rotate(fleet, "finish", "--ca", "host", "--force")
+    wait_trusted(fleet, 1)
+    for proxy in fleet.proxies[:1]:
+        proxy.proxy.wait_log(r"certificate loaded: from=\S*/4 ", START_TIMEOUT)
+    fleet.pin = old
+    late = fleet.add_agent("db-5")
+    late.join()
+    late.start()
+    late.agent.wait_log(r"cannot join.*compare join.ca_pin", START_TIMEOUT)
+    fleet.pin = new
+    late.join()
+    late.agent.restart()
+    late.agent.wait_ready()
+    fleet.wait_agents()
+
+
+def own_files(host, source):
+    """Makes the host use files of its administrator's: copies of source."""
+    own = host.dir / "pki"
+    own.mkdir()
+    for name in ("cert", "key", "host_ca", "user_ca"):
+        path = source / f"{name}.pem"
+        if path.exists():
+            shutil.copy(path, own / f"{name}.pem")
+    identity = {
+        "cert": str(own / "cert.pem"),
+        "key": str(own / "key.pem"),
+        "ca": str(own / "host_ca.pem"),
+    }
+    if (own / "user_ca.pem").exists():
+        identity["user_ca"] = str(own / "user_ca.pem")
+    host.config["peerway"].pop("join")
+    host.write_config({"peerway": {"identity": identity}})
+    return own
+
+
+TORN = {
+    "a certificate of another key": ("cert.pem", None, "does not belong"),
+    "a certificate cut off": ("cert.pem", 300, "not a whole PEM"),
+    "a key cut off": ("key.pem", 60, "no usable private key"),
+    "an empty bundle": ("host_ca.pem", 0, "not a whole PEM"),
+}
+
+
+def check_torn(own, other, reload, says):
+    """Each torn set is refused with a reason; the good one is taken again."""
+    for what, (name, length, reason) in TORN.items():
+        good = (own / name).read_text()
+        torn = other if length is None else good[:length]
+        (own / name).write_text(torn)
+        mark = reload()
+        says(reason, what, mark)
+        (own / name).write_text(good)
+    reload()
+
+
+def test_a_torn_pair_changes_nothing(fleet):
+    proxy, other, agent = fleet.proxies[0], fleet.proxies[1], fleet.agents[1]
+    foreign = (other.data_dir / "identity/current/cert.pem").read_text()
+    proxy_pki = own_files(proxy, proxy.data_dir / "identity/current")
+    agent_pki = own_files(agent, agent.data_dir / "agent")
+    proxy.stop()
+    agent.stop()
+    proxy.start().wait_ready()
+    agent.start()
+    agent.agent.wait_ready()
+    fleet.wait_peers()
+    fleet.wait_agents()
+    traffic = Traffic(fleet)
+
+    def reload_proxy():
+        proxy.routed.popen.send_signal(signal.SIGHUP)
+
+    def proxy_says(reason, what, _mark):
+        wait_for(
+            lambda: reason in (proxy.routed.status()["last_error"] or ""),
+            START_TIMEOUT,
+            f"routed's status says of {what}: {reason}",
+        )
+
+    check_torn(proxy_pki, foreign, reload_proxy, proxy_says)
+    wait_for(
+        lambda: proxy.routed.status()["last_error"] is None,
+        START_TIMEOUT,
+        "nothing is wrong with the good set",
+    )
+
+    def reload_agent():
+        mark = agent.agent.log_mark()
+        agent.agent.popen.send_signal(signal.SIGHUP)
+        return mark
+
+    def agent_says(reason, _what, mark):
+        agent.agent.wait_log(
+            f"certificate stays as it was.*{reason}", START_TIMEOUT, mark
+        )
+
+    check_torn(agent_pki, foreign, reload_agent, agent_says)
+    agent.agent.wait_log("certificate read again", START_TIMEOUT)
+    traffic.stop()
