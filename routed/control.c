@@ -304,10 +304,18 @@ static void handle_routes(struct ctl_call *call, void *arg, json_t *args)
 			call, "routes: which agent? {\"agent\": NAME or UUID}");
 }
 
+static void handle_validate(struct ctl_call *call, void *arg, json_t *args)
+{
+	const struct routed *routed = arg;
+
+	validate_start(routed->validate, call);
+}
+
 const struct ctl_verb control_verbs[] = {
 	{"status", handle_status},
 	{"ls", handle_ls},
 	{"routes", handle_routes},
 	{"proxies", handle_proxies},
+	{"validate", handle_validate},
 	{NULL, NULL},
 };

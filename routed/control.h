@@ -3,7 +3,7 @@
 
 /*
  * peerctl's questions: status, ls, routes, proxies. Answered from the cache
- * and from what the parts say of themselves; never from authd.
+ * and from what the parts say of themselves; from authd only validate.
  */
 
 #include "shared/ctl.h"

@@ -454,6 +454,38 @@ size_t publish_pending(const struct publish *publish)
 	return publish->dirty_count + publish->flying_count;
 }
 
+/* Nonzero: fn has had enough. */
+static int show(const struct agent *agent,
+	int (*fn)(void *arg, const Peerway__Record__TunnelRecord *record),
+	void *arg)
+{
+	struct bytes wanted = wanted_of(agent);
+	Peerway__Record__TunnelRecord *record;
+	int ret;
+
+	if (!wanted.data)
+		return 0;
+	record = peerway__record__tunnel_record__unpack(
+		NULL, wanted.size, wanted.data);
+	ret = fn(arg, record);
+	peerway__record__tunnel_record__free_unpacked(record, NULL);
+	return ret;
+}
+
+void publish_each(const struct publish *publish,
+	int (*fn)(void *arg, const Peerway__Record__TunnelRecord *record),
+	void *arg)
+{
+	const struct agent *agent;
+
+	for (size_t i = 0; i < BUCKETS; i++) {
+		LIST_FOREACH (agent, &publish->agents[i], in_bucket) {
+			if (show(agent, fn, arg))
+				return;
+		}
+	}
+}
+
 /* ---- the whole ---- */
 
 struct publish *publish_new(const char *proxy_id, size_t tunnels_max)

@@ -69,3 +69,8 @@ void publish_reset(struct publish *publish);
 /* Agents whose record authd has; those about whom it has not heard the last. */
 size_t publish_published(const struct publish *publish);
 size_t publish_pending(const struct publish *publish);
+/* Calls fn with the record that each agent with a live tunnel should have, in
+ * no order, until it returns nonzero. */
+void publish_each(const struct publish *publish,
+	int (*fn)(void *arg, const Peerway__Record__TunnelRecord *record),
+	void *arg);

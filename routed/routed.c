@@ -348,6 +348,7 @@ void routed_stop(struct routed *routed)
 	timer_free(routed->sync_wait);
 	timer_free(routed->strategy_wait);
 	timer_free(routed->drain);
+	validate_free(routed->validate);
 	session_free(routed->session); /* ends all calls on its channel */
 	membership_free(routed->membership);
 	mirror_free(routed->mirror);
@@ -396,6 +397,7 @@ static void make_parts(struct routed *routed)
 	routed->forward = forward_new(routed->session);
 	routed->membership = membership_new(loop, routed->cq, conf,
 		routed->proxy_id, &membership_ops, routed);
+	routed->validate = validate_new(routed);
 	routed->sync_wait = timer_new(loop, on_sync_wait_over, routed);
 	routed->strategy_wait = timer_new(loop, on_strategy_wait_over, routed);
 	routed->drain = timer_new(loop, on_drain_over, routed);

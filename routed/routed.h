@@ -18,6 +18,7 @@
 #include "routed/mirror.h"
 #include "routed/publisher.h"
 #include "routed/session.h"
+#include "routed/validate.h"
 #include "shared/conf.h"
 #include "shared/loop.h"
 #include "shared/metrics.h"
@@ -44,6 +45,7 @@ struct routed {
 	struct mirror *mirror;
 	struct forward *forward;
 	struct membership *membership;
+	struct validate *validate;
 	struct rpc_identity *holder; /* NULL: no identity yet */
 
 	struct timer *sync_wait;     /* for workers that have not come */
