@@ -178,4 +178,10 @@ void peers_metrics(const struct peers *peers, FILE *out)
 		TAILQ_FOREACH (peer, &peers->list, entry)
 			family->put(out, peer, family->name);
 	}
+	fprintf(out,
+		"# HELP peerway_peerd_shared_addresses peer addresses that "
+		"more than one proxy advertises\n"
+		"# TYPE peerway_peerd_shared_addresses gauge\n"
+		"peerway_peerd_shared_addresses %zu\n",
+		json_array_size(peers->duplicates));
 }

@@ -4,7 +4,8 @@
 /*
  * The calls between proxies, counted under the reference's names: how many are
  * under way, how they ended and after what time, the sizes of their messages.
- * Calls of unknown methods are not counted: their names are the caller's.
+ * Calls of unknown methods are not counted, whose names are the caller's, nor
+ * are our own questions (mesh.h).
  *
  * All of it from any thread.
  */

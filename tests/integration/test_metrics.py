@@ -176,6 +176,17 @@ def test_a_host_s_own_limits_have_series(pair):
     )
 
 
+def test_an_address_of_two_proxies_is_counted(pair):
+    left, right = pair
+    assert left.peerd.metric("peerway_peerd_shared_addresses") == 0
+    left.know((str(uuid.uuid4()), right.peer_addr))
+    wait_for(
+        lambda: left.peerd.metric("peerway_peerd_shared_addresses") == 1,
+        5 * SLOW,
+        "the shared address is counted",
+    )
+
+
 def test_a_name_that_is_no_text_does_not_spoil_the_page(pair):
     left, right = pair
     record = left.cache.record.ProxyRecord(
