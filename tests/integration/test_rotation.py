@@ -7,10 +7,12 @@ import shutil
 import signal
 import subprocess
 import threading
+import time
 
+import grpc
 import pytest
 
-from hosts import SLOW, START_TIMEOUT
+from hosts import CLUSTER_NAME, SLOW, START_TIMEOUT, binary
 from process import wait_for
 from traffic import Beat
 
@@ -514,3 +516,81 @@ def test_a_torn_pair_changes_nothing(fleet):
     check_torn(agent_pki, foreign, reload_agent, agent_says)
     agent.agent.wait_log("certificate read again", START_TIMEOUT)
     traffic.stop()
+
+
+def test_grpc_clients_of_either_ca_are_served(make_cluster):
+    """gRPC verifies by itself: peers (3021) and authd (3025), as python's
+    client sees them that trusts one CA only."""
+    cluster = make_cluster(proxies=2).start()
+    first, second = cluster.proxies
+    current = first.data_dir / "identity/current"
+    old_cert = (current / "cert.pem").read_bytes()
+    key = (current / "key.pem").read_bytes()
+    old = (current / "host_ca.pem").read_bytes()
+    name = CLUSTER_NAME.encode().hex() + ".teleport.cluster.local"
+
+    def served(addr, roots):
+        channel = grpc.secure_channel(
+            addr,
+            grpc.ssl_channel_credentials(roots, key, old_cert),
+            [("grpc.ssl_target_name_override", name)],
+        )
+        try:
+            grpc.channel_ready_future(channel).result(timeout=2 * SLOW)
+            return True
+        except grpc.FutureTimeoutError:
+            return False
+        finally:
+            channel.close()
+
+    def settle(verb, *args):
+        rotate(cluster, verb, "--ca", "host", *args)
+        wait_reissued(cluster)
+        cluster.wait_peers()
+
+    addrs = (second.peer_addr, cluster.auth.listen_addr)
+    settle("start")
+    both = cluster.auth.authd.ask("ca")["host_ca"].encode()
+    end = b"-----END CERTIFICATE-----\n"
+    new = both.split(end)[0] + end
+    assert old != new and old in both
+    for verb in (None, "rollback", "start"):
+        if verb:
+            settle(verb)
+        for roots in (old, new):
+            for addr in addrs:
+                assert served(addr, roots), (verb, roots == old, addr)
+    rotate(cluster, "finish", "--ca", "host", "--force")
+    wait_trusted(cluster, 1)
+    wait_for(
+        lambda: not served(second.peer_addr, new),
+        START_TIMEOUT,
+        "the old certificate is refused",
+    )
+    assert not served(cluster.auth.listen_addr, new)
+    assert not served(second.peer_addr, old)
+
+
+@pytest.mark.parametrize("delay_ms", [0, 2, 5, 10, 20])
+def test_authd_killed_amid_a_start(make_cluster, delay_ms):
+    """It has happened or it has not; said again, it has."""
+    cluster = make_cluster(proxies=1).start()
+    authd = cluster.auth.authd
+    old = status(cluster)["host"]["active"]["pin"]
+    asked = subprocess.Popen(
+        [binary("peerctl"), "-c", cluster.auth.config_path, "ca", "rotate",
+         "start"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )
+    time.sleep(delay_ms / 1000)
+    authd.kill()
+    asked.wait(30)
+    authd.start()
+    authd.wait_ready()
+    assert status(cluster)["host"]["phase"] in ("standby", "rotating")
+    again = rotate(cluster, "start")
+    for ca in ("host", "user"):
+        assert again[ca]["phase"] == "rotating"
+    assert again["host"]["other"]["pin"] == old
+    wait_reissued(cluster)
+    wait_trusted(cluster, 2)
