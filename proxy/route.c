@@ -83,34 +83,22 @@ int route_status(enum route_result result)
 	}
 }
 
-static bool is_own(const struct target_match *own, size_t count,
-	const struct target_match *match)
-{
-	for (size_t i = 0; i < count; i++) {
-		if (strcmp(own[i].agent_id, match->agent_id) == 0)
-			return true;
-	}
-	return false;
-}
-
 /* Own tunnels, then what the cache has of other agents. */
 static size_t gather(
 	struct routes *routes, const struct target *target, bool *blind_out)
 {
 	size_t own = registry_match(
 		routes->registry, target, routes->matches, MATCHES_MAX);
-	size_t count = own;
 	int cached = -EIO;
 
 	if (routes->cache)
 		cached = cache_match(
 			routes->cache, target, routes->cached, MATCHES_MAX);
 	*blind_out = cached < 0;
-	for (int i = 0; i < cached && count < MATCHES_MAX; i++) {
-		if (!is_own(routes->matches, own, &routes->cached[i]))
-			routes->matches[count++] = routes->cached[i];
-	}
-	return count;
+	if (cached > 0)
+		own = target_unite(routes->matches, own, MATCHES_MAX,
+			routes->cached, (size_t)cached);
+	return own;
 }
 
 enum route_result route_resolve(struct routes *routes, const char *text,

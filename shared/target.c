@@ -103,6 +103,28 @@ int target_parse(const char *text, const char *cluster, struct target *out,
 	return 0;
 }
 
+static bool has_agent(const struct target_match *list, size_t count,
+	const struct target_match *match)
+{
+	for (size_t i = 0; i < count; i++) {
+		if (strcmp(list[i].agent_id, match->agent_id) == 0)
+			return true;
+	}
+	return false;
+}
+
+size_t target_unite(struct target_match *list, size_t own, size_t max,
+	const struct target_match *cached, size_t cached_count)
+{
+	size_t count = own;
+
+	for (size_t i = 0; i < cached_count && count < max; i++) {
+		if (!has_agent(list, own, &cached[i]))
+			list[count++] = cached[i];
+	}
+	return count;
+}
+
 /* How many candidates there are, and the one if it is one. */
 struct choice {
 	size_t count;

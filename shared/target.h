@@ -31,6 +31,12 @@ struct target_match {
 	uint16_t port;
 };
 
+/* Joins to the own matches at the front of list, of which there are own, those
+ * of cached that are of other agents: what is known at first hand counts. The
+ * new count, at most max. */
+size_t target_unite(struct target_match *list, size_t own, size_t max,
+	const struct target_match *cached, size_t cached_count);
+
 enum target_result { TARGET_ONE, TARGET_NONE, TARGET_AMBIGUOUS };
 
 /*

@@ -188,9 +188,27 @@ static void test_a_long_list_is_cut(void **state)
 	assert_int_equal(strlen(small), sizeof(small) - 1);
 }
 
+static void test_own_matches_come_before_the_caches(void **state)
+{
+	const struct target_match cached[] = {
+		{.agent_id = UUID_A, .service = "stale"},
+		{.agent_id = UUID_B, .service = "ssh"},
+		{.agent_id = UUID_B, .service = "web"}};
+	struct target_match list[3] = {
+		{.agent_id = UUID_A, .service = "fresh"}};
+
+	assert_int_equal(target_unite(list, 1, 3, cached, 3), 3);
+	assert_string_equal(list[0].service, "fresh");
+	assert_string_equal(list[1].service, "ssh");
+	assert_string_equal(list[2].service, "web");
+	assert_int_equal(target_unite(list, 1, 2, cached, 3), 2);
+	assert_int_equal(target_unite(list, 0, 3, cached, 0), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_own_matches_come_before_the_caches),
 		cmocka_unit_test(test_every_form_is_read),
 		cmocka_unit_test(test_a_cluster_may_have_dots),
 		cmocka_unit_test(test_what_is_no_target_is_refused),
