@@ -19,7 +19,6 @@
 #include "agent/trust.h"
 #include "shared/alloc.h"
 #include "shared/backoff.h"
-#include "shared/distrust.h"
 #include "shared/log.h"
 
 #define JOIN_STEP_MS 2000
@@ -58,7 +57,7 @@ struct agent {
 	struct backoff backoff;
 	unsigned turn; /* which server is asked next */
 
-	struct trust_word cas; /* what was last said of them */
+	struct discovery *cas; /* what was last said of the CAs; the rest: 0 */
 	bool withdrawn;	       /* ours was issued by one that is gone */
 };
 
@@ -198,7 +197,7 @@ static uint32_t chance(uint32_t limit)
 static bool wants_renewal(const struct agent *agent)
 {
 	return renewal_due_ms(agent->identity) <= 0 ||
-	       !trust_is_active(&agent->cas, agent->identity);
+	       !trust_is_active(agent->cas->host_ca_id, agent->identity);
 }
 
 static void say_withdrawn(struct agent *agent)
@@ -231,7 +230,7 @@ static void follow_cas(struct agent *agent)
 {
 	char *host_ca = NULL;
 	enum trust_step step =
-		trust_next(&agent->cas, agent->identity, &host_ca);
+		trust_next(agent->cas, agent->identity, &host_ca);
 
 	if (step == TRUST_WITHDRAWN)
 		say_withdrawn(agent);
@@ -243,17 +242,33 @@ static void follow_cas(struct agent *agent)
 	free(host_ca);
 }
 
+/* Takes a copy of what is said of CAs; true when it is anything new. */
+static bool hear_cas(struct agent *agent, const struct discovery *discovery)
+{
+	struct discovery *cas = agent->cas;
+
+	if (!discovery->host_ca ||
+		(cas->host_ca && !strcmp(cas->host_ca, discovery->host_ca) &&
+			!strcmp(cas->host_ca_id, discovery->host_ca_id)))
+		return false;
+	free(cas->host_ca);
+	cas->host_ca = xstrdup(discovery->host_ca);
+	strcpy(cas->host_ca_id, discovery->host_ca_id);
+	cas->renew_spread_ms = discovery->renew_spread_ms;
+	return true;
+}
+
 static void on_discovery(void *arg, const struct discovery *discovery)
 {
 	struct agent *agent = arg;
 
 	/* Own files: whom to trust is then their keeper's business. */
-	if (!agent->directory || !trust_hear(&agent->cas, discovery))
+	if (!agent->directory || !hear_cas(agent, discovery))
 		return;
 	follow_cas(agent);
-	if (!trust_is_active(&agent->cas, agent->identity))
-		timer_set(
-			agent->timer, chance(SPREAD_MS + agent->cas.spread_ms));
+	if (!trust_is_active(agent->cas->host_ca_id, agent->identity))
+		timer_set(agent->timer,
+			chance(SPREAD_MS + agent->cas->renew_spread_ms));
 }
 
 /* ---- joining, renewing ---- */
@@ -283,15 +298,12 @@ static void on_joined(void *arg, enum join_outcome outcome, const char *why)
 		if (renewal)
 			follow_cas(agent);
 		/* rotated on meanwhile, or a proxy's word is an old one */
-		if (!trust_is_active(&agent->cas, agent->identity))
+		if (!trust_is_active(agent->cas->host_ca_id, agent->identity))
 			timer_set(agent->timer, CA_REST_MS);
 		return;
 	}
-	if (!why)
-		why = error;
-	log_at(outcome == JOIN_REFUSED ? LOG_ERROR : LOG_WARN,
-		"cannot %s: %s%s", renewal ? "renew the certificate" : "join",
-		why, distrust_host_advice(distrust_of_text(why)));
+	log_at(outcome == JOIN_REFUSED ? LOG_ERROR : LOG_WARN, "cannot %s: %s",
+		renewal ? "renew the certificate" : "join", why ? why : error);
 	free(error);
 	try_later(agent);
 }
@@ -404,6 +416,7 @@ static struct agent *copy_config(const struct agent_config *config)
 		.server_count = config->server_count,
 		.registration = config->registration,
 		.backoff = {JOIN_STEP_MS, JOIN_MAX_MS, 0},
+		.cas = xcalloc(1, sizeof(struct discovery)),
 	};
 	if (!config->identity) {
 		agent->directory = xstrdup(config->directory);
@@ -495,7 +508,7 @@ void agent_free(struct agent *agent)
 	serve_free(agent->serve);
 	tls_identity_unref(agent->identity);
 	free_texts(agent->servers, agent->server_count);
-	trust_deinit(&agent->cas);
+	discovery_free(agent->cas);
 	free(agent->cluster);
 	registration_free(agent->registration);
 	free(agent->announcement);

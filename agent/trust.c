@@ -8,31 +8,10 @@
  */
 #include "agent/trust.h"
 
-#include <stdlib.h>
 #include <string.h>
 
-#include "shared/alloc.h"
 #include "shared/bundle.h"
 #include "shared/pki.h"
-
-bool trust_hear(struct trust_word *word, const struct discovery *discovery)
-{
-	if (!discovery->host_ca ||
-		(word->host_ca && !strcmp(word->host_ca, discovery->host_ca) &&
-			!strcmp(word->active, discovery->host_ca_id)))
-		return false;
-	free(word->host_ca);
-	word->host_ca = xstrdup(discovery->host_ca);
-	strcpy(word->active, discovery->host_ca_id);
-	word->spread_ms = discovery->renew_spread_ms;
-	return true;
-}
-
-void trust_deinit(struct trust_word *word)
-{
-	free(word->host_ca);
-	word->host_ca = NULL;
-}
 
 static enum trust_step compare(const struct tls_identity *now,
 	STACK_OF(X509) * offered, char **host_ca_out)
@@ -52,26 +31,24 @@ static enum trust_step compare(const struct tls_identity *now,
 	return step;
 }
 
-enum trust_step trust_next(const struct trust_word *word,
+enum trust_step trust_next(const struct discovery *discovery,
 	const struct tls_identity *now, char **host_ca_out)
 {
 	STACK_OF(X509) * offered;
 	enum trust_step step = TRUST_REFUSED;
 
-	if (!word->host_ca)
+	if (!discovery->host_ca)
 		return TRUST_SAME;
-	offered =
-		pki_certs_from_pem(word->host_ca, strlen(word->host_ca), NULL);
+	offered = pki_certs_from_pem(
+		discovery->host_ca, strlen(discovery->host_ca), NULL);
 	if (offered)
 		step = compare(now, offered, host_ca_out);
 	sk_X509_pop_free(offered, X509_free);
 	return step;
 }
 
-bool trust_is_active(
-	const struct trust_word *word, const struct tls_identity *identity)
+bool trust_is_active(const char *pin, const struct tls_identity *identity)
 {
-	const char *pin = word->active;
 	X509 *issuer;
 
 	if (!pin[0])

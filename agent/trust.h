@@ -10,16 +10,6 @@
 #include "shared/discovery.h"
 #include "shared/tls.h"
 
-/* What proxies last said of the CAs; all empty: nothing. */
-struct trust_word {
-	char *host_ca; /* PEM: CAs and cross certificates */
-	char active[80];
-	uint32_t spread_ms;
-};
-/* Takes over what is said; true when that is anything new. */
-bool trust_hear(struct trust_word *word, const struct discovery *discovery);
-void trust_deinit(struct trust_word *word);
-
 enum trust_step {
 	TRUST_SAME,
 	TRUST_OTHER,	 /* the same certificate beside other CAs */
@@ -27,8 +17,7 @@ enum trust_step {
 	TRUST_REFUSED,	 /* it cannot be read */
 };
 /* TRUST_OTHER: *host_ca_out is the PEM of the CAs; gives. */
-enum trust_step trust_next(const struct trust_word *word,
+enum trust_step trust_next(const struct discovery *discovery,
 	const struct tls_identity *now, char **host_ca_out);
 /* Whether the CA that signs now has signed this, or nothing is known of it. */
-bool trust_is_active(
-	const struct trust_word *word, const struct tls_identity *identity);
+bool trust_is_active(const char *pin, const struct tls_identity *identity);

@@ -30,6 +30,7 @@ int status_command(struct options *options, int argc, char **argv);
 int ls_command(struct options *options, int argc, char **argv);
 int ping_command(struct options *options, int argc, char **argv);
 int routes_command(struct options *options, int argc, char **argv);
+int trace_command(struct options *options, int argc, char **argv);
 int validate_command(struct options *options, int argc, char **argv);
 int connect_command(struct options *options, int argc, char **argv);
 int token_command(struct options *options, int argc, char **argv);

@@ -13,6 +13,7 @@ static const struct command commands[] = {
 	{"ls", "agents online and their services", ls_command},
 	{"routes", "which proxies hold an agent's tunnels", routes_command},
 	{"ping", "whether a peer answers, and how fast", ping_command},
+	{"trace", "how a dial of a target goes, hop by hop", trace_command},
 	{"validate", "whether authd, cache and live tunnels agree",
 		validate_command},
 	{"connect", "connect stdin and stdout to a target", connect_command},

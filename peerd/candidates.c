@@ -76,3 +76,23 @@ uint32_t candidates_share(int64_t left_ms, size_t untried)
 		share = left_ms < CANDIDATE_MIN_MS ? left_ms : CANDIDATE_MIN_MS;
 	return share > UINT32_MAX ? UINT32_MAX : (uint32_t)share;
 }
+
+void candidates_reason(
+	const struct candidate *candidate, char text[CANDIDATE_REASON_SIZE])
+{
+	static const char *const health[] = {
+		[CANDIDATE_READY] = "ready",
+		[CANDIDATE_DEGRADED] = "degraded",
+		[CANDIDATE_UNKNOWN] = "connecting",
+		[CANDIDATE_DRAINING] = "draining",
+		[CANDIDATE_UNREACHABLE] = "unreachable",
+	};
+	const struct candidate_rank *rank = &candidate->rank;
+	char latency[32] = "latency unknown";
+
+	if (rank->latency_us > 0)
+		snprintf(latency, sizeof(latency), "%.1f ms",
+			(double)rank->latency_us / 1000);
+	snprintf(text, CANDIDATE_REASON_SIZE, "%s, %s region, %s",
+		health[rank->health], rank->far ? "another" : "own", latency);
+}

@@ -22,6 +22,7 @@
 #include "peerd/ext.h"
 #include "peerd/frame.h"
 #include "peerd/refusal.h"
+#include "peerd/trace_report.h"
 #include "shared/alloc.h"
 #include "shared/log.h"
 
@@ -84,18 +85,6 @@ static void call_settle(struct client_call *call)
 	loop_free_later(call->loop, free, call);
 }
 
-static void tell(
-	struct client_call *call, Peerway__Ipc__DialCode code, const char *text)
-{
-	struct client_answer answer = {.code = code, .text = text};
-
-	timer_clear(call->deadline);
-	call->state = code == PEERWAY__IPC__DIAL_CODE__DIAL_CODE_NONE
-			      ? CLIENT_ANSWERED
-			      : CLIENT_ENDING;
-	call->on_answer(call->arg, &answer);
-}
-
 static char *text_of(grpc_slice slice)
 {
 	return xstrndup((const char *)GRPC_SLICE_START_PTR(slice),
@@ -110,6 +99,21 @@ static char *value_of(const grpc_metadata_array *array, const char *key)
 			return text_of(array->metadata[i].value);
 	}
 	return NULL;
+}
+
+static void tell(
+	struct client_call *call, Peerway__Ipc__DialCode code, const char *text)
+{
+	char *trace = value_of(&call->initial, TRACE_KEY);
+	struct client_answer answer = {
+		.code = code, .text = text, .trace = trace};
+
+	timer_clear(call->deadline);
+	call->state = code == PEERWAY__IPC__DIAL_CODE__DIAL_CODE_NONE
+			      ? CLIENT_ANSWERED
+			      : CLIENT_ENDING;
+	call->on_answer(call->arg, &answer);
+	free(trace);
 }
 
 static void tell_failure(struct client_call *call)

@@ -21,6 +21,7 @@ struct client_call;
 struct client_answer {
 	Peerway__Ipc__DialCode code; /* NONE: connected */
 	const char *text;	     /* why not, in the reference's words */
+	const char *trace; /* trace_report.h, not parsed; NULL: none */
 };
 
 struct client_dial {

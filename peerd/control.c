@@ -16,6 +16,7 @@
 #include "peerd/peers.h"
 #include "peerd/routed_link.h"
 #include "peerd/switchboard.h"
+#include "peerd/trace.h"
 #include "peerd/worker_link.h"
 
 static json_t *time_json(int64_t unix_ms)
@@ -175,11 +176,22 @@ static void answer_ask(struct ctl_call *call, void *arg, json_t *args)
 		inquiries_ask(peerd->inquiries, call, peer, verb, inner);
 }
 
+static void answer_trace(struct ctl_call *call, void *arg, json_t *args)
+{
+	const char *target = json_string_value(json_object_get(args, "target"));
+
+	if (target)
+		trace_start(arg, call, target);
+	else
+		ctl_fail(call, "trace: which target? {\"target\": TEXT}");
+}
+
 static const struct ctl_verb verbs[] = {
 	{"status", answer_status},
 	{"tunnels", answer_tunnels},
 	{"ping", answer_ping},
 	{"ask", answer_ask},
+	{"trace", answer_trace},
 	{NULL, NULL},
 };
 

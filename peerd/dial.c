@@ -99,6 +99,16 @@ static void log_failure(const struct dial *dial, const char *message)
 		(long long)(dial_now(dial) - dial->started), hex);
 }
 
+/* Who asked is in this process, not at a worker. */
+static void tell_own(struct dial *dial, struct dial_outcome outcome)
+{
+	if (!dial->on_outcome)
+		return;
+	outcome.attempts = dial->attempts.pointers;
+	outcome.attempt_count = dial->attempts.count;
+	dial->on_outcome(dial->arg, &outcome);
+}
+
 void dial_fail(
 	struct dial *dial, Peerway__Ipc__DialCode code, const char *message)
 {
@@ -114,6 +124,7 @@ void dial_fail(
 	if (dial->link)
 		worker_links_send(dial->dials->peerd->workers, dial->link,
 			IPC_DIAL_FAILED, &failed.base, -1);
+	tell_own(dial, (struct dial_outcome){.message = message});
 	dial_end(dial, true);
 }
 
@@ -131,6 +142,12 @@ static void reply_ok(struct dial *dial, Peerway__Ipc__Route route,
 	if (dial->link)
 		worker_links_send(dial->dials->peerd->workers, dial->link,
 			IPC_DIAL_OK, &ok.base, -1);
+	tell_own(dial, (struct dial_outcome){
+			       .route = route,
+			       .proxy_id = proxy_id,
+			       .worker = worker,
+			       .report = dial->reported ? &dial->report : NULL,
+		       });
 }
 
 void dial_taken(struct dial *dial, uint32_t worker)
@@ -225,7 +242,8 @@ static struct dial *dial_new(struct dials *dials, uint64_t link,
 static const char *admit(struct dial *dial)
 {
 	struct dials *dials = dial->dials;
-	struct dial **node = tsearch(dial, &dials->by_id, compare);
+	struct dial **node =
+		dial->link ? tsearch(dial, &dials->by_id, compare) : &dial;
 
 	if (!node || *node != dial) {
 		dial->link = 0; /* the name is another one's */
@@ -242,10 +260,8 @@ static const char *admit(struct dial *dial)
 	return NULL;
 }
 
-void dials_begin(struct dials *dials, uint64_t link,
-	const Peerway__Ipc__Dial *request, int fd)
+static void begin(struct dial *dial)
 {
-	struct dial *dial = dial_new(dials, link, request, fd);
 	const char *why = admit(dial);
 
 	if (why) {
@@ -253,6 +269,24 @@ void dials_begin(struct dials *dials, uint64_t link,
 		return;
 	}
 	dial_route(dial);
+}
+
+void dials_begin(struct dials *dials, uint64_t link,
+	const Peerway__Ipc__Dial *request, int fd)
+{
+	begin(dial_new(dials, link, request, fd));
+}
+
+void dials_begin_own(struct dials *dials, const Peerway__Ipc__Dial *request,
+	int fd,
+	void (*on_outcome)(void *arg, const struct dial_outcome *outcome),
+	void *arg)
+{
+	struct dial *dial = dial_new(dials, 0, request, fd);
+
+	dial->on_outcome = on_outcome;
+	dial->arg = arg;
+	begin(dial);
 }
 
 void dials_cancel(struct dials *dials, uint64_t link, uint64_t id)

@@ -19,7 +19,9 @@
  * handed it over; one end of a pair does not.
  */
 
+#include "peerd/candidates.h"
 #include "peerd/peerd.h"
+#include "peerd/trace_report.h"
 #include "ipc.pb-c.h"
 
 /* Dials under way at once; further ones fail as INTERNAL. */
@@ -34,6 +36,23 @@ void dials_free(struct dials *dials);
 /* Takes fd; dial is borrowed. Answered on link with DIAL_OK or DIAL_FAILED. */
 void dials_begin(struct dials *dials, uint64_t link,
 	const Peerway__Ipc__Dial *dial, int fd);
+/* What became of a dial; all borrowed. */
+struct dial_outcome {
+	const char *message; /* NULL: connected; else why not */
+	Peerway__Ipc__Route route;
+	const char *proxy_id; /* that has the tunnel */
+	uint32_t worker;      /* of a sibling */
+	const struct trace_report
+		*report; /* of a peer that gave one, or NULL */
+	Peerway__Ipc__Attempt *const *attempts;
+	size_t attempt_count;
+};
+/* The same for someone in this process: on_outcome(arg) once, now or later;
+ * it cannot be cancelled. */
+void dials_begin_own(struct dials *dials, const Peerway__Ipc__Dial *dial,
+	int fd,
+	void (*on_outcome)(void *arg, const struct dial_outcome *outcome),
+	void *arg);
 /* By the worker that asked, with its own id; unknown ones are ignored. */
 void dials_cancel(struct dials *dials, uint64_t link, uint64_t id);
 void dials_worker_gone(struct dials *dials, uint64_t link);
@@ -43,3 +62,8 @@ size_t dials_pending(const struct dials *dials);
 size_t dials_joined(const struct dials *dials);
 /* Fails what is pending and cuts the streams; their ends follow. */
 void dials_cut_all(struct dials *dials);
+
+/* Whom a dial of the agent would ask, as the cache has it: candidates_next()
+ * gives them in order, candidates_reason() says why. Adds to *out. */
+void dial_candidates(
+	struct peerd *peerd, const char *agent_id, struct candidates *out);

@@ -19,8 +19,10 @@
 struct dial {
 	TAILQ_ENTRY(dial) entry; /* in dials->pending or ->joined */
 	struct dials *dials;
-	uint64_t link; /* who asked; 0: has gone */
-	uint64_t id;   /* its own number for it */
+	uint64_t link; /* who asked; 0: has gone, or on_outcome */
+	void (*on_outcome)(void *arg, const struct dial_outcome *outcome);
+	void *arg;
+	uint64_t id; /* its own number for it */
 	Peerway__Ipc__Dial *request;
 	uint8_t connection_id[CONNECTION_ID_SIZE];
 	int fd;
@@ -36,7 +38,9 @@ struct dial {
 	struct attempts attempts;
 	struct candidates candidates;
 	bool looked_up;
-	char proxy_id[37];	      /* asked now */
+	char proxy_id[37]; /* asked now */
+	bool reported;
+	struct trace_report report;   /* of the peer that has taken it */
 	Peerway__Ipc__DialCode worst; /* most telling refusal so far */
 };
 

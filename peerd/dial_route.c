@@ -81,6 +81,9 @@ static void on_peer_answer(void *arg, const struct client_answer *answer)
 	struct client_call *call = dial->call;
 
 	dial->call = NULL;
+	dial->reported =
+		answer->trace && trace_report_parse(answer->trace,
+					 strlen(answer->trace), &dial->report);
 	if (answer->code == CODE(CODE_NONE))
 		dial_join(dial, call);
 	else
@@ -111,26 +114,24 @@ static void ask_peer(struct dial *dial, struct channel *channel)
 }
 
 /* Adds who holds the agent, of those not yet asked. */
-static void add_candidate(struct dial *dial, const char *proxy_id)
+static void add_candidate(struct peerd *peerd, struct candidates *candidates,
+	const char *proxy_id)
 {
-	struct peerd *peerd = dial->dials->peerd;
-
 	if (strcmp(proxy_id, peerd->id) != 0)
-		candidates_add(&dial->candidates, proxy_id,
+		candidates_add(candidates, proxy_id,
 			peers_rank(peerd->peers, proxy_id));
 }
 
-static void add_holders(struct dial *dial)
+void dial_candidates(
+	struct peerd *peerd, const char *agent_id, struct candidates *out)
 {
-	struct peerd *peerd = dial->dials->peerd;
 	struct cache_holder holders[CANDIDATES_MAX];
-	int count = peerd->cache ? cache_holders(peerd->cache,
-					   dial->request->agent_id, holders,
-					   CANDIDATES_MAX)
+	int count = peerd->cache ? cache_holders(peerd->cache, agent_id,
+					   holders, CANDIDATES_MAX)
 				 : 0;
 
 	for (int i = 0; i < count; i++)
-		add_candidate(dial, holders[i].proxy_id);
+		add_candidate(peerd, out, holders[i].proxy_id);
 }
 
 /* ---- authd ---- */
@@ -145,7 +146,8 @@ static void on_looked_up(void *arg, const Peerway__Ipc__LookupReply *reply)
 			dial->request->agent_id);
 	} else {
 		for (size_t i = 0; i < reply->n_tunnels; i++)
-			add_candidate(dial, reply->tunnels[i]->proxy_id);
+			add_candidate(dial->dials->peerd, &dial->candidates,
+				reply->tunnels[i]->proxy_id);
 	}
 	ask_next(dial);
 }
@@ -229,7 +231,8 @@ void dial_route(struct dial *dial)
 		tunnels_find(dial->dials->peerd->switchboard->tunnels,
 			dial->request->agent_id);
 
-	add_holders(dial);
+	dial_candidates(
+		dial->dials->peerd, dial->request->agent_id, &dial->candidates);
 	if (tunnel)
 		ask_sibling(dial, tunnel);
 	else

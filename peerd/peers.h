@@ -39,6 +39,8 @@ struct channel *peers_channel(const struct peers *peers, const char *proxy_id);
  * uuid, borrowed; or NULL and *error_out (gives). */
 const char *peers_named(
 	const struct peers *peers, const char *name, char **error_out);
+/* Empty when it is no peer. */
+const char *peers_hostname(const struct peers *peers, const char *proxy_id);
 struct candidate_rank peers_rank(
 	const struct peers *peers, const char *proxy_id);
 

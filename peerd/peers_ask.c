@@ -80,6 +80,17 @@ const char *peers_named(
 	return NULL;
 }
 
+const char *peers_hostname(const struct peers *peers, const char *proxy_id)
+{
+	const struct peer *peer;
+
+	TAILQ_FOREACH (peer, &peers->list, entry) {
+		if (strcmp(peer->id, proxy_id) == 0)
+			return peer->hostname;
+	}
+	return "";
+}
+
 /* ---- duplicates ---- */
 
 static json_t *text_json(const char *text)

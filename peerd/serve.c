@@ -78,7 +78,7 @@ static void on_answer(void *arg, const struct ask_answer *answer)
 		int fd = serve->fd;
 
 		serve->fd = -1;
-		server_accept(server, serve->call, fd);
+		server_accept(server, serve->call, fd, answer->worker);
 	} else {
 		server_refuse(server, serve->call, refusal_status(answer->code),
 			refusal_word(answer->code), answer->message);

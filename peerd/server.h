@@ -44,8 +44,9 @@ struct server_ops {
 struct server *server_new(struct peerd *peerd, const char *addr,
 	const struct server_ops *ops, void *arg, char **error_out);
 
-/* Joins the call with fd (takes it, also when the call has gone). */
-void server_accept(struct server *server, uint64_t id, int fd);
+/* Joins the call with fd (takes it, also when the call has gone); worker has
+ * the tunnel. */
+void server_accept(struct server *server, uint64_t id, int fd, uint32_t worker);
 /* reason goes into the trailer PEERD_KEY_REASON, unless NULL. */
 void server_refuse(struct server *server, uint64_t id, grpc_status_code status,
 	const char *reason, const char *text);

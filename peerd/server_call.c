@@ -14,12 +14,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "peerd/idmap.h"
 #include "peerd/message.h"
 #include "peerd/meters.h"
 #include "peerd/server_private.h"
+#include "peerd/trace_report.h"
 #include "shared/alloc.h"
 #include "shared/log.h"
 
@@ -125,6 +127,14 @@ static void on_replied(struct rpc_tag *tag, bool ok)
 
 /* ---- the first frame ---- */
 
+static int64_t now_us(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000000LL + ts.tv_nsec / 1000;
+}
+
 static void refuse_first_frame(
 	struct call *call, grpc_status_code status, const char *text)
 {
@@ -194,6 +204,7 @@ static void dial(struct call *call, const struct request *request)
 		request->agent_id, request->type, request->destination,
 		request->source);
 	call->state = CALL_DIALING;
+	call->asked_us = now_us();
 	server->ops->on_dial(server->arg, call->id, &dial);
 }
 
@@ -388,7 +399,8 @@ static struct call *find_dialing(struct server *server, uint64_t id)
 }
 
 /* Our answer to the caller's extensions; values are the caller's to unref. */
-static size_t answer_extensions(struct call *call, grpc_metadata out[2])
+static size_t answer_extensions(
+	struct call *call, uint32_t worker, grpc_metadata out[3])
 {
 	struct credit_pool *pool = &call->server->peerd->hub.credit;
 	char text[EXT_TEXT_MAX];
@@ -404,16 +416,24 @@ static size_t answer_extensions(struct call *call, grpc_metadata out[2])
 		out[count].key = grpc_slice_from_static_string(EXT_CREDIT_KEY);
 		out[count++].value = grpc_slice_from_copied_string(text);
 	}
+	if (call->ext & EXT_TRACE) {
+		const struct trace_report report = {.worker = worker,
+			.us = (uint64_t)(now_us() - call->asked_us)};
+
+		trace_report_format(&report, text);
+		out[count].key = grpc_slice_from_static_string(TRACE_KEY);
+		out[count++].value = grpc_slice_from_copied_string(text);
+	}
 	return count;
 }
 
-void server_accept(struct server *server, uint64_t id, int fd)
+void server_accept(struct server *server, uint64_t id, int fd, uint32_t worker)
 {
 	static const char established[] = {0x12, 0x00};
 	struct call *call = find_dialing(server, id);
 	grpc_op ops[2] = {{.op = GRPC_OP_SEND_INITIAL_METADATA},
 		{.op = GRPC_OP_SEND_MESSAGE}};
-	grpc_metadata metadata[2];
+	grpc_metadata metadata[3];
 	grpc_byte_buffer *message;
 	size_t count;
 
@@ -426,7 +446,7 @@ void server_accept(struct server *server, uint64_t id, int fd)
 	call->fd = fd;
 	message = message_of(established, sizeof(established));
 	ops[1].data.send_message.send_message = message;
-	count = answer_extensions(call, metadata);
+	count = answer_extensions(call, worker, metadata);
 	ops[0].data.send_initial_metadata.metadata = metadata;
 	ops[0].data.send_initial_metadata.count = count;
 	call->reply_tag.run = on_established;

@@ -62,6 +62,7 @@ struct call {
 			       */
 	char *target;	      /* for the log */
 	int64_t since;
+	int64_t asked_us; /* DIALING, of the monotonic clock */
 	struct rpc_span span;
 	grpc_status_code status; /* ours, once it is known */
 	int fd;			 /* ESTABLISHING */

@@ -100,11 +100,8 @@ STACK_OF(X509) *
 	bundle_accept(STACK_OF(X509) * trusted, STACK_OF(X509) * offered)
 {
 	STACK_OF(X509) *accepted = sk_X509_new_null();
-	int count = sk_X509_num(offered);
 
-	if (count > BUNDLE_OFFERED_MAX)
-		return accepted;
-	for (int i = 0; accepted && i < count; i++) {
+	for (int i = 0; accepted && i < sk_X509_num(offered); i++) {
 		X509 *ca = sk_X509_value(offered, i);
 
 		if (X509_check_ca(ca) <= 0 || X509_self_signed(ca, 1) != 1 ||

@@ -20,11 +20,8 @@ X509 *bundle_issuer(STACK_OF(X509) * cas, X509 *cert);
 bool bundle_contains(STACK_OF(X509) * certs, X509 *cert);
 /* The same certificates, in any order. */
 bool bundle_equal(STACK_OF(X509) * a, STACK_OF(X509) * b);
-/* What may be offered at once: each is a signature to verify, or several. */
-#define BUNDLE_OFFERED_MAX 16
 /* Of what is offered (CAs and cross certificates) the CAs that who trusts
  * `trusted` may trust: those it has, and those that one of them has certified.
- * Gives a stack (sk_X509_pop_free), perhaps empty; more than
- * BUNDLE_OFFERED_MAX are as good as none. */
+ * Gives a stack (sk_X509_pop_free), perhaps empty. */
 STACK_OF(X509) *
 	bundle_accept(STACK_OF(X509) * trusted, STACK_OF(X509) * offered);

@@ -56,9 +56,9 @@ static enum trust_step tell(struct fixture *f, const char *a, const char *b,
 	const char *c, int *count_out)
 {
 	char *pem = xasprintf("%s%s%s", a, b, c);
-	struct trust_word word = {.host_ca = pem};
+	struct discovery discovery = {.host_ca = pem};
 	char *host_ca = NULL;
-	enum trust_step step = trust_next(&word, f->now, &host_ca);
+	enum trust_step step = trust_next(&discovery, f->now, &host_ca);
 	STACK_OF(X509) * cas;
 
 	*count_out = sk_X509_num(f->now->host_ca);
@@ -97,13 +97,10 @@ static void a_proxy_cannot_bring_in_a_ca(void **state)
 static void who_says_nothing_changes_nothing(void **state)
 {
 	struct fixture *f = *state;
-	struct trust_word word = {0};
-	struct discovery discovery = {.host_ca_id = "sha256:00"};
+	struct discovery discovery = {0};
 	char *host_ca = NULL;
 
-	assert_false(trust_hear(&word, &discovery));
-	assert_int_equal(trust_next(&word, f->now, &host_ca), TRUST_SAME);
-	assert_true(trust_is_active(&word, f->now));
+	assert_int_equal(trust_next(&discovery, f->now, &host_ca), TRUST_SAME);
 }
 
 /* Takes over both CAs. */
@@ -124,39 +121,16 @@ static void the_ca_of_our_certificate_is_not_dropped(void **state)
 	assert_int_equal(count, 1);
 }
 
-static bool is_active(struct fixture *f, const char *pin)
-{
-	struct trust_word word = {0};
-
-	strcpy(word.active, pin);
-	return trust_is_active(&word, f->now);
-}
-
 static void a_certificate_of_another_ca_than_signs_is_renewed(void **state)
 {
 	struct fixture *f = *state;
 
-	assert_true(is_active(f, f->old_pin));
+	assert_true(trust_is_active("", f->now));
+	assert_true(trust_is_active(f->old_pin, f->now));
 	/* unknown here: a proxy could name anything */
-	assert_true(is_active(f, f->new_pin));
+	assert_true(trust_is_active(f->new_pin, f->now));
 	trust_both(f);
-	assert_false(is_active(f, f->new_pin));
-}
-
-static void news_are_news_once(void **state)
-{
-	struct fixture *f = *state;
-	struct trust_word word = {0};
-	struct discovery discovery = {
-		.host_ca = f->old_pem, .renew_spread_ms = 40};
-
-	strcpy(discovery.host_ca_id, f->old_pin);
-	assert_true(trust_hear(&word, &discovery));
-	assert_int_equal(word.spread_ms, 40);
-	assert_false(trust_hear(&word, &discovery));
-	strcpy(discovery.host_ca_id, f->new_pin);
-	assert_true(trust_hear(&word, &discovery));
-	trust_deinit(&word);
+	assert_false(trust_is_active(f->new_pin, f->now));
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
@@ -169,7 +143,6 @@ int main(void)
 		TEST(who_says_nothing_changes_nothing),
 		TEST(the_ca_of_our_certificate_is_not_dropped),
 		TEST(a_certificate_of_another_ca_than_signs_is_renewed),
-		TEST(news_are_news_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

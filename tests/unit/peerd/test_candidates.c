@@ -85,6 +85,21 @@ static void time_is_shared(void **state)
 	assert_int_equal(candidates_share(INT64_MAX, 1), UINT32_MAX);
 }
 
+static void the_reason_says_what_counts(void **state)
+{
+	struct candidate candidate = {
+		.rank = {.health = CANDIDATE_READY, .latency_us = 420}};
+	char text[CANDIDATE_REASON_SIZE];
+
+	candidates_reason(&candidate, text);
+	assert_string_equal(text, "ready, own region, 0.4 ms");
+	candidate.rank = (struct candidate_rank){
+		.health = CANDIDATE_UNREACHABLE, .far = true};
+	candidates_reason(&candidate, text);
+	assert_string_equal(
+		text, "unreachable, another region, latency unknown");
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -93,6 +108,7 @@ int main(void)
 		cmocka_unit_test(nobody_is_asked_twice),
 		cmocka_unit_test(the_list_is_bounded),
 		cmocka_unit_test(time_is_shared),
+		cmocka_unit_test(the_reason_says_what_counts),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

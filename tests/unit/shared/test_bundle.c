@@ -300,25 +300,6 @@ static void test_a_new_ca_is_taken_on_the_old_ones_word_only(void **state)
 	sk_X509_free(trusted);
 }
 
-static void test_too_many_are_not_looked_at(void **state)
-{
-	STACK_OF(X509) *trusted = stack(old.ca, NULL, NULL);
-	STACK_OF(X509) *offered = stack(new.ca, new.cross, NULL);
-	STACK_OF(X509) * accepted;
-
-	while (sk_X509_num(offered) < BUNDLE_OFFERED_MAX)
-		sk_X509_push(offered, stranger.ca);
-	accepted = bundle_accept(trusted, offered);
-	assert_int_equal(sk_X509_num(accepted), 1);
-	sk_X509_pop_free(accepted, X509_free);
-	sk_X509_push(offered, old.ca);
-	accepted = bundle_accept(trusted, offered);
-	assert_int_equal(sk_X509_num(accepted), 0);
-	sk_X509_pop_free(accepted, X509_free);
-	sk_X509_free(offered);
-	sk_X509_free(trusted);
-}
-
 static void test_bundles_are_compared_as_sets(void **state)
 {
 	STACK_OF(X509) *a = stack(old.ca, new.ca, NULL);
@@ -347,7 +328,6 @@ int main(void)
 		cmocka_unit_test(test_either_pin_joins_while_both_are_trusted),
 		cmocka_unit_test(
 			test_a_new_ca_is_taken_on_the_old_ones_word_only),
-		cmocka_unit_test(test_too_many_are_not_looked_at),
 		cmocka_unit_test(test_bundles_are_compared_as_sets),
 	};
 

@@ -74,29 +74,6 @@ static void test_a_push_comes_back_as_it_was(void **state)
 	free(text);
 }
 
-static void test_the_cas_come_back_as_they_were(void **state)
-{
-	struct discovery *out = sample();
-	struct discovery *in;
-	char *error = NULL;
-	char *text;
-
-	out->host_ca = strdup("-----BEGIN\nCERTIFICATE-----\n");
-	strcpy(out->host_ca_id, "sha256:00");
-	out->renew_spread_ms = 4000;
-	text = discovery_to_json(out, false);
-	in = discovery_from_json(text, strlen(text), &error);
-	assert_non_null(in);
-	assert_string_equal(in->host_ca, out->host_ca);
-	assert_string_equal(in->host_ca_id, out->host_ca_id);
-	assert_int_equal(in->renew_spread_ms, 4000);
-	discovery_free(in);
-	free(text);
-	discovery_free(out);
-	refused("{" CLUSTER ",\"host_ca\":7}", "host_ca: is not PEM");
-	refused("{" CLUSTER ",\"host_ca\":\"x\"}", "host_ca_id: is missing");
-}
-
 static void test_find_has_the_keys_of_the_reference(void **state)
 {
 	struct discovery *out = sample();
@@ -193,7 +170,6 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_a_push_comes_back_as_it_was),
-		cmocka_unit_test(test_the_cas_come_back_as_they_were),
 		cmocka_unit_test(test_find_has_the_keys_of_the_reference),
 		cmocka_unit_test(test_what_is_absent_has_its_default),
 		cmocka_unit_test(test_refused_with_the_place),
