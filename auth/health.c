@@ -38,6 +38,13 @@ const struct metric authd_metrics[AUTHD_METRICS] = {
 	[METRIC_WATCHERS_DROPPED] =
 		COUNTER("peerway_authd_watchers_dropped_total", NULL,
 			"Watchers dropped: too slow, or the store away."),
+	[METRIC_HOST_CA_ROTATING] = {.name = "peerway_authd_ca_rotating",
+		.labels = "ca=\"host\"",
+		.help = "1 while two CAs are trusted: a rotation to finish.",
+		.gauge = true},
+	[METRIC_USER_CA_ROTATING] = {.name = "peerway_authd_ca_rotating",
+		.labels = "ca=\"user\"",
+		.gauge = true},
 };
 
 static char *missing(void *arg)

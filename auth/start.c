@@ -144,21 +144,30 @@ static void on_config_stored(void *arg, enum backend_status status)
 	listen_all(arg);
 }
 
+static void use_cas(struct authd *auth, struct ca_pair *cas)
+{
+	ca_pair_free(auth->cas);
+	auth->cas = cas;
+	metric_set(&auth->metrics, METRIC_HOST_CA_ROTATING,
+		cas->host.state.phase != CA_STANDBY);
+	metric_set(&auth->metrics, METRIC_USER_CA_ROTATING,
+		cas->user.state.phase != CA_STANDBY);
+}
+
 static void on_cas(void *arg, struct ca_pair *cas, const char *error)
 {
 	struct authd *auth = arg;
 
 	if (!cas)
 		die("cannot start: %s", error);
-	auth->cas = cas;
+	use_cas(auth, cas);
 	config_store(auth, on_config_stored, auth);
 }
 
 void authd_use_cas(struct authd *auth, struct ca_pair *cas,
 	void (*done)(void *arg, enum backend_status status), void *arg)
 {
-	ca_pair_free(auth->cas);
-	auth->cas = cas;
+	use_cas(auth, cas);
 	renew_own(auth);
 	config_store(auth, done, arg);
 }

@@ -30,6 +30,12 @@ def status(cluster):
     return rotate(cluster, "status")
 
 
+def rotating(cluster, ca):
+    """What monitoring sees."""
+    series = cluster.auth.authd.metrics()
+    return series[f'peerway_authd_ca_rotating{{ca="{ca}"}}']
+
+
 def all_reissued(cluster):
     host = status(cluster)["host"]
     return host["remaining"] == []
@@ -157,6 +163,7 @@ def test_a_rotation_loses_nothing(fleet):
     traffic = Traffic(fleet)
     started = rotate(fleet, "start", "--ca", "host")
     assert started["changed"] and started["host"]["phase"] == "rotating"
+    assert rotating(fleet, "host") == 1 and rotating(fleet, "user") == 0
     assert started["host"]["other"]["pin"] == old
     assert not rotate(fleet, "start", "--ca", "host")["changed"]
     wait_reissued(fleet)
@@ -176,6 +183,7 @@ def test_a_rotation_loses_nothing(fleet):
     traffic.dials.use("bob")
     finished = rotate(fleet, "finish", "--ca", "host", "--force")
     assert finished["host"]["phase"] == "standby"
+    assert rotating(fleet, "host") == 0
     assert finished["host"]["active"]["pin"] not in ("", old)
     assert finished["host"]["other"] is None
     assert not rotate(fleet, "finish", "--ca", "host")["changed"]
@@ -334,8 +342,9 @@ def says_join_again(text):
 
 def test_a_certificate_of_a_withdrawn_ca_is_refused(fleet):
     """By who has the new CA, when the old one's host knows that one too."""
-    agent = fleet.agents[1]
+    agent, late = fleet.agents[1], fleet.proxies[2]
     agent.stop()
+    late.stop()
     rotate(fleet, "start", "--ca", "host")
     both = fleet.auth.authd.ask("ca")["host_ca"]
     wait_for(
@@ -344,17 +353,25 @@ def test_a_certificate_of_a_withdrawn_ca_is_refused(fleet):
         "those who are there are re-issued",
     )
     rotate(fleet, "finish", "--ca", "host", "--force")
-    for proxy in fleet.proxies:
+    for proxy in fleet.proxies[:2]:
         proxy.proxy.wait_log(r"certificate loaded: from=\S*/4 ", START_TIMEOUT)
+    # without its routed, which would go back to the CAs in its cache
+    (late.data_dir / "identity/current/host_ca.pem").write_text(both)
+    late.peerd.start()
     (agent.data_dir / "agent/host_ca.pem").write_text(both)
     agent.start()
     agent.agent.wait_log(
         r"alert unknown ca.*withdrawn.*join again", timeout=START_TIMEOUT
     )
-    # the renewal is refused by authd with the words
-    assert agent.uuid not in {
-        a for p in fleet.proxies for a in p.holders(agent.uuid)
-    }
+    assert not any(p.holders(agent.uuid) for p in fleet.proxies[:2])
+
+    def peers_say():
+        peers = late.peerd.status()["peers"]
+        return len(peers) == 2 and all(
+            says_join_again(p["last_error"]) for p in peers
+        )
+
+    wait_for(peers_say, START_TIMEOUT, "peerd's status says why, of each peer")
 
 
 def test_the_user_ca_is_replaced(fleet):
