@@ -3,6 +3,7 @@
 a lost stream or a failed dial; the same back; who was away hears why."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -611,3 +612,56 @@ def test_authd_killed_amid_a_start(make_cluster, delay_ms):
     assert again["host"]["other"]["pin"] == old
     wait_reissued(cluster)
     wait_trusted(cluster, 2)
+
+
+def test_a_set_that_the_daemons_cannot_load_changes_nothing(fleet):
+    """The files are damaged between routed's word and their reading."""
+    proxy = fleet.proxies[0]
+    own = own_files(proxy, proxy.data_dir / "identity/current")
+    proxy.stop()
+    proxy.start().wait_ready()
+    fleet.wait_peers()
+    traffic = Traffic(fleet)
+    rotate(fleet, "start", "--ca", "host")
+    one = (own / "host_ca.pem").read_text()
+    both = fleet.auth.authd.ask("ca")["host_ca"]
+    current = proxy.data_dir / "identity/current"
+    readers = [proxy.peerd.popen.pid, *proxy.worker_pids().values()]
+
+    def reload(bundle):
+        before = current.resolve()
+        (own / "host_ca.pem").write_text(bundle)
+        proxy.routed.popen.send_signal(signal.SIGHUP)
+        wait_for(
+            lambda: current.resolve() != before, START_TIMEOUT, "another set"
+        )
+
+    for pid in readers:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        reload(both)
+        cert = (current / "cert.pem").read_text()
+        (current / "cert.pem").write_text(cert[:300])
+    finally:
+        for pid in readers:
+            os.kill(pid, signal.SIGCONT)
+    wait_for(
+        lambda: "not a whole PEM"
+        in proxy.peerd.status()["identity"]["last_error"],
+        START_TIMEOUT,
+        "peerd's status says why",
+    )
+    wait_for(
+        lambda: proxy.proxy.status()["identity"]["refused_by_workers"] == 1,
+        START_TIMEOUT,
+        "the proxy's status says it",
+    )
+    traffic.check()
+    reload(one)
+    wait_for(
+        lambda: not proxy.peerd.status()["identity"]["last_error"]
+        and not proxy.proxy.status()["identity"]["refused_by_workers"],
+        START_TIMEOUT,
+        "the next good set is taken",
+    )
+    traffic.stop()

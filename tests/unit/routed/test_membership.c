@@ -36,6 +36,7 @@ struct fixture {
 	unsigned joins;
 	unsigned renewals;
 	bool lose_answers;
+	char *host_ca;	      /* what is answered; NULL: the CA's own */
 	const char *issue_to; /* whose certificate is issued */
 	int from, to;	      /* its life, seconds from now */
 	EVP_PKEY *joined_key; /* of the last join */
@@ -59,8 +60,9 @@ static void answer(
 		ca_issue(&f->ca, key, "Proxy", f->issue_to, f->from, f->to);
 
 	response.cert_chain = pki_cert_to_pem(cert);
-	response.host_ca = pki_cert_to_pem(f->ca.cert);
-	response.user_ca = pki_cert_to_pem(f->ca.cert);
+	response.host_ca =
+		f->host_ca ? xstrdup(f->host_ca) : pki_cert_to_pem(f->ca.cert);
+	response.user_ca = xstrdup(response.host_ca);
 	response.cluster_name = (char *)CLUSTER;
 	if (f->lose_answers)
 		rpc_fail(call, GRPC_STATUS_UNAVAILABLE, "lost on the way");
@@ -380,6 +382,73 @@ static void a_certificate_is_renewed_at_two_thirds_of_its_life(void **state)
 	assert_true(membership_not_after(f->membership) > time(NULL) + 3000);
 }
 
+static void an_answer_that_does_not_fit_together_is_not_written(void **state)
+{
+	struct fixture *f = *state;
+	struct ca other = ca_make();
+	char *path = xasprintf("%s/identity", f->dir);
+
+	f->host_ca = pki_cert_to_pem(other.cert);
+	begin(f);
+	UNTIL(f, has_error(f, "could not be put in place"));
+	assert_int_equal(f->identities, 0);
+	assert_int_equal(access(path, F_OK), -1);
+	free(f->host_ca);
+	f->host_ca = NULL;
+	UNTIL(f, f->identities == 1);
+	ca_free(&other);
+	free(path);
+}
+
+/* What the watch brings: these CAs, of which this one signs. */
+static void hear(struct fixture *f, char *host_ca, struct ca *active)
+{
+	Peerway__Record__ClusterConfig config =
+		PEERWAY__RECORD__CLUSTER_CONFIG__INIT;
+	char pin[80];
+
+	pki_spki_pin(active->key, pin, sizeof(pin));
+	config.host_ca = host_ca;
+	config.host_ca_id = pin;
+	config.user_ca = host_ca;
+	membership_hear(f->membership, &config);
+}
+
+static void a_ca_is_replaced(void **state)
+{
+	struct fixture *f = *state;
+	struct ca old = f->ca, new = ca_make();
+	char *old_pem = pki_cert_to_pem(old.cert);
+	char *new_pem = pki_cert_to_pem(new.cert);
+	char *both = xasprintf("%s%s", new_pem, old_pem);
+
+	begin(f);
+	UNTIL(f, f->identities == 1);
+	hear(f, old_pem, &old);
+	UNTIL(f, true);
+	/* both are trusted, then the certificate is renewed at once */
+	f->ca = new;
+	f->host_ca = both;
+	hear(f, both, &new);
+	UNTIL(f, f->identities == 2);
+	assert_int_equal(f->renewals, 0);
+	UNTIL(f, f->renewals == 1);
+	UNTIL(f, f->identities >= 3);
+	/* the old one goes, and its word counts no more */
+	f->identities = 0;
+	hear(f, new_pem, &new);
+	UNTIL(f, f->identities == 1);
+	assert_int_equal(f->renewals, 1);
+	hear(f, old_pem, &old);
+	UNTIL(f, has_error(f, "withdrawn: remove"));
+	assert_int_equal(f->identities, 1);
+	f->host_ca = NULL;
+	free(both);
+	free(old_pem);
+	free(new_pem);
+	ca_free(&old);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -391,6 +460,8 @@ int main(void)
 		TEST(a_refused_or_missing_token_is_tried_again),
 		TEST(a_lost_answer_is_asked_for_with_the_same_key),
 		TEST(another_hosts_certificate_is_not_taken),
+		TEST(an_answer_that_does_not_fit_together_is_not_written),
+		TEST(a_ca_is_replaced),
 		TEST(a_certificate_is_renewed_at_two_thirds_of_its_life),
 	};
 
