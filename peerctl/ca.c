@@ -9,15 +9,13 @@
 
 #include "peerctl/command.h"
 #include "peerctl/table.h"
-#include "shared/alloc.h"
 
 struct ca_options {
-	struct options *options;
 	const char *ca;
 	bool force;
 };
 
-enum { OPT_CA = 0x2000, OPT_FORCE };
+enum { OPT_CA = OPTIONS_OWN, OPT_FORCE };
 
 static const struct argp_option change_options[] = {
 	{"ca", OPT_CA, "host|user|both", 0, "Which CA is meant (default both)",
@@ -35,31 +33,19 @@ static const struct argp_option finish_options[] = {
 	{0},
 };
 
-static error_t on_option(int key, char *value, struct argp_state *state)
+static void on_option(void *arg, int key, char *value, struct argp_state *state)
 {
-	struct ca_options *own = state->input;
+	struct ca_options *own = arg;
 
-	switch (key) {
-	case ARGP_KEY_INIT:
-		state->child_inputs[0] = own->options;
-		return 0;
-	case OPT_CA:
-		if (strcmp(value, "host") && strcmp(value, "user") &&
-			strcmp(value, "both"))
-			argp_error(state,
-				"--ca: \"%s\" is not host, user or both",
-				value);
-		own->ca = value;
-		return 0;
-	case OPT_FORCE:
+	if (key == OPT_FORCE) {
 		own->force = true;
-		return 0;
-	case ARGP_KEY_ARG:
-		argp_error(state, "unexpected argument: %s", value);
-		return EINVAL;
-	default:
-		return ARGP_ERR_UNKNOWN;
+		return;
 	}
+	if (strcmp(value, "host") && strcmp(value, "user") &&
+		strcmp(value, "both"))
+		argp_error(
+			state, "--ca: \"%s\" is not host, user or both", value);
+	own->ca = value;
 }
 
 /* ---- the answer ---- */
@@ -157,18 +143,21 @@ static void print_status(const json_t *answer)
 	print_remaining(host);
 }
 
-static int ask(struct options *options, const char *verb, json_t *args)
-{
-	char *error;
-	json_t *answer = options_ask(options, "authd", verb, args, &error);
-	int ret;
+/* ---- the commands ---- */
 
-	json_decref(args);
-	if (!answer) {
-		ret = command_fail("%s", error);
-		free(error);
-		return ret;
-	}
+static int ask(struct options *options, int argc, char **argv, const char *verb,
+	const struct argp_option *list, const char *doc)
+{
+	struct ca_options own = {.ca = "both"};
+	const struct options_spec spec = {
+		.doc = doc, .list = list, .on_option = on_option, .own = &own};
+	json_t *answer;
+
+	options_parse(options, argc, argv, &spec);
+	answer = options_answer(options, "authd", verb,
+		json_pack("{s:s, s:b}", "ca", own.ca, "force", own.force));
+	if (!answer)
+		return EXIT_FAILED;
 	if (options->json)
 		table_print_json(json_incref(answer));
 	else
@@ -177,46 +166,27 @@ static int ask(struct options *options, const char *verb, json_t *args)
 	return EXIT_OK;
 }
 
-/* ---- the commands ---- */
-
-static int change(struct options *options, int argc, char **argv,
-	const char *verb, const struct argp_option *list, const char *doc)
-{
-	const struct argp_child children[] = {{&options_argp, 0, NULL, 0}, {0}};
-	const struct argp argp = {
-		.options = list,
-		.parser = on_option,
-		.doc = doc,
-		.children = children,
-	};
-	struct ca_options own = {.options = options, .ca = "both"};
-
-	argp_parse(&argp, argc, argv, 0, NULL, &own);
-	return ask(options, verb,
-		json_pack("{s:s, s:b}", "ca", own.ca, "force", own.force));
-}
-
 static int rotate_start(struct options *options, int argc, char **argv)
 {
-	return change(options, argc, argv, "ca.rotate.start", change_options,
+	return ask(options, argc, argv, "ca.rotate.start", change_options,
 		"Makes a new CA that signs from now on; both are trusted.");
 }
 
 static int rotate_status(struct options *options, int argc, char **argv)
 {
-	return change(options, argc, argv, "ca.rotate.status", NULL,
+	return ask(options, argc, argv, "ca.rotate.status", NULL,
 		"Shows how far a rotation has come, and who remains.");
 }
 
 static int rotate_finish(struct options *options, int argc, char **argv)
 {
-	return change(options, argc, argv, "ca.rotate.finish", finish_options,
+	return ask(options, argc, argv, "ca.rotate.finish", finish_options,
 		"Withdraws the CA that does not sign any more.");
 }
 
 static int rotate_rollback(struct options *options, int argc, char **argv)
 {
-	return change(options, argc, argv, "ca.rotate.rollback", change_options,
+	return ask(options, argc, argv, "ca.rotate.rollback", change_options,
 		"Lets the old CA sign again; finish then drops the new one.");
 }
 
