@@ -89,10 +89,14 @@ static void add_tunnel(json_t *list, const json_t *tunnel, const char *between,
 		text_of(tunnel, "agent_id"));
 	char *text = xasprintf("%s %s", name, format);
 
+	/* With its time: a tunnel that came after it is another one. */
 	add(list,
-		json_pack("{s:s, s:s, s:s, s:s}", "kind", kind, "record",
-			"tunnel", "agent_id", text_of(tunnel, "agent_id"),
-			"agent", text_of(tunnel, "name")),
+		json_pack("{s:s, s:s, s:s, s:s, s:O*, s:O*}", "kind", kind,
+			"record", "tunnel", "agent_id",
+			text_of(tunnel, "agent_id"), "agent",
+			text_of(tunnel, "name"), "since",
+			json_object_get(tunnel, "since"), "since_ms",
+			json_object_get(tunnel, "since_ms")),
 		between, text);
 	free(name);
 }

@@ -3,8 +3,8 @@
 
 /*
  * What `validate` finds, pure. A difference is an object: "between" (two of
- * "authd", "cache", "routed", "peerd"), "kind", what record it is about, and
- * "text", a line for people.
+ * "authd", "cache", "routed", "peerd"), "kind", what record it is about and of
+ * when, and "text", a line for people.
  */
 
 #include <jansson.h>

@@ -19,12 +19,12 @@
 #define BUSY_MS 2000
 #define LIMIT " LIMIT 200" /* STORE_DIFFERENCES_MAX */
 
-/* For each table its columns as agent id, agent, proxy id, service, and what
- * makes a row the same one in both. */
-#define CONFIG "'', '', '', ''"
-#define PROXY "'', '', t.id, ''"
-#define TUNNEL "t.agent_id, t.name, t.proxy_id, ''"
-#define SERVICE "t.agent_id, t.agent, t.proxy_id, t.name"
+/* For each table its columns as agent id, agent, proxy id, service, content,
+ * and what makes a row the same one in both. */
+#define CONFIG "'', '', '', '', t.record"
+#define PROXY "'', '', t.id, '', t.record"
+#define TUNNEL "t.agent_id, t.name, t.proxy_id, '', t.record"
+#define SERVICE "t.agent_id, t.agent, t.proxy_id, t.name, t.since_ms"
 #define SAME_ROW "o.id = t.id"
 #define SAME_TUNNEL "o.agent_id = t.agent_id AND o.proxy_id = t.proxy_id"
 #define SAME_SERVICE SAME_TUNNEL " AND o.name = t.name"
@@ -66,6 +66,18 @@ static const char *text_at(sqlite3_stmt *statement, int column)
 	return text ? text : "";
 }
 
+/* FNV-1a */
+static uint64_t fingerprint_at(sqlite3_stmt *statement, int column)
+{
+	const unsigned char *bytes = sqlite3_column_blob(statement, column);
+	int len = sqlite3_column_bytes(statement, column);
+	uint64_t hash = 14695981039346656037u;
+
+	for (int i = 0; i < len; i++)
+		hash = (hash ^ bytes[i]) * 1099511628211u;
+	return hash;
+}
+
 static void report(
 	struct comparison *c, const char *table, sqlite3_stmt *statement)
 {
@@ -78,6 +90,7 @@ static void report(
 		.agent = text_at(statement, 2),
 		.proxy_id = text_at(statement, 3),
 		.service = text_at(statement, 4),
+		.fingerprint = fingerprint_at(statement, 5),
 	};
 
 	c->fn(c->arg, &difference);

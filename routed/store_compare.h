@@ -21,6 +21,8 @@ struct store_difference {
 	const char *table; /* "config", "proxy", "tunnel", "service" */
 	const char *agent_id, *agent, *proxy_id; /* empty: not of this kind */
 	const char *service;
+	/* Of the row's content: another when it has been written anew. */
+	uint64_t fingerprint;
 };
 
 /* More than this of a table and kind are left out. */

@@ -8,6 +8,7 @@
  */
 #include "routed/validate.h"
 
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -115,6 +116,7 @@ static void add_difference(void *arg, const struct store_difference *difference)
 	};
 	json_t *json = json_pack("{s:s, s:s}", "kind", kinds[difference->kind],
 		"record", difference->table);
+	char fingerprint[20];
 
 	if (difference->agent_id[0]) {
 		json_object_set_new(
@@ -128,6 +130,9 @@ static void add_difference(void *arg, const struct store_difference *difference)
 	if (difference->service[0])
 		json_object_set_new(
 			json, "service", text_json(difference->service));
+	snprintf(fingerprint, sizeof(fingerprint), "%016" PRIx64,
+		difference->fingerprint);
+	json_object_set_new(json, "fingerprint", json_string(fingerprint));
 	json_array_append_new(arg, json);
 }
 
@@ -142,9 +147,10 @@ static int add_own(void *arg, const Peerway__Record__TunnelRecord *record)
 
 	if (strcmp(record->proxy_id, own->proxy_id) == 0)
 		json_array_append_new(
-			own->list, json_pack("{s:o, s:o}", "agent_id",
+			own->list, json_pack("{s:o, s:o, s:I}", "agent_id",
 					   text_json(record->agent_id), "name",
-					   text_json(record->name)));
+					   text_json(record->name), "since_ms",
+					   (json_int_t)record->since_ms));
 	return 0;
 }
 

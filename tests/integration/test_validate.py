@@ -5,6 +5,7 @@ agree, also while much changes; what differs is named and makes exit status 1.""
 import json
 import sqlite3
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -73,9 +74,9 @@ def test_a_busy_fleet_agrees(fleet):
     finally:
         stop.set()
         thread.join(60)
+        fleet.wait_agents()
     for result in results:
         assert result.returncode == 0, result.stdout + result.stderr
-    fleet.wait_agents()
 
 
 def test_a_lost_record_is_named(fleet, cache):
@@ -131,6 +132,29 @@ def test_a_tunnel_that_nobody_has_is_named(fleet, cache):
 def test_what_is_put_right_agrees_again(fleet):
     result = validate(fleet, fleet.proxies[0])
     assert result.returncode == 0, result.stdout
+
+
+def test_a_cache_renamed_by_hand_is_made_anew(fleet):
+    """What the operations manual says to do about a cache that is wrong."""
+    host = fleet.proxies[1]
+    path = Path(host.routed.status()["cache"]["path"])
+    with sqlite3.connect(path, timeout=10) as db:
+        db.execute("DELETE FROM tunnel")
+        db.execute("DELETE FROM service")
+    assert validate(fleet, host).returncode == 1
+    host.routed.stop()
+    for suffix in ("", "-wal", "-shm"):
+        old = path.with_name(path.name + suffix)
+        if old.exists():
+            old.rename(path.with_name(f"{path.name}.bad{suffix}"))
+    host.routed.start()
+    host.routed.wait_ready()
+    wait_for(
+        lambda: host.peerd.status()["cache"]["path"] != str(path), 30,
+        "peerd reads the new file",
+    )
+    result = validate(fleet, host)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_without_authd_there_is_nothing_to_compare_with(fleet):
