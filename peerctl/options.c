@@ -181,9 +181,8 @@ static char *explain(const char *daemon, const char *path, char *error)
 				 "of run_dir: %s",
 			daemon, error);
 	else
-		text = xasprintf("%s is not running on this host (or see "
-				 "--config, --run-dir): %s",
-			daemon, error);
+		text = xasprintf(
+			"%s is not running on this host: %s", daemon, error);
 	free(error);
 	return text;
 }

@@ -125,9 +125,13 @@ static void add(json_t *problems, const char *format, ...)
 static void judge_daemons(json_t *problems, const struct answers *answers)
 {
 	for (int i = 0; i < DAEMON_COUNT; i++) {
-		if (answers->error[i])
-			add(problems, "%s is away: %s", status_daemons[i],
-				answers->error[i]);
+		const char *name = status_daemons[i];
+		const char *error = answers->error[i];
+
+		if (error && !strncmp(error, name, strlen(name)))
+			add(problems, "%s", error);
+		else if (error)
+			add(problems, "%s is away: %s", name, error);
 	}
 }
 

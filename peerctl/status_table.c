@@ -27,7 +27,7 @@ static const json_t *at(const json_t *object, const char *key)
 	return json_object_get(object, key);
 }
 
-/* "29d23h", "-" when there is no certificate. */
+/* "29d", below two days "26h" and the like; "-" when there is none. */
 static const char *left_of(const json_t *answer, char *text, size_t size)
 {
 	const char *end = status_text(at(answer, "identity"), "not_after");
@@ -35,46 +35,49 @@ static const char *left_of(const json_t *answer, char *text, size_t size)
 
 	if (*end == '-')
 		return "-";
-	table_duration(left > 0 ? left : 0, text, size);
+	if (left >= 2 * 86400)
+		snprintf(text, size, "%lldd", (long long)left / 86400);
+	else
+		table_duration(left > 0 ? left : 0, text, size);
 	return text;
 }
 
+/* In each, what may be wrong comes before what never changes. */
 static char *details_of_authd(const json_t *a)
 {
 	char left[32];
 
-	return xasprintf("leases=%lld watchers=%lld revision=%lld cert=%s "
+	return xasprintf("cert=%s leases=%lld watchers=%lld revision=%lld "
 			 "cluster=%s listening=%s pin=%s",
-		status_number(a, "leases"), status_number(a, "watchers"),
+		left_of(a, left, sizeof(left)), status_number(a, "leases"),
+		status_number(a, "watchers"),
 		status_number(at(a, "store"), "revision"),
-		left_of(a, left, sizeof(left)), status_text(a, "cluster"),
-		status_text(a, "listening"), status_text(a, "pin"));
+		status_text(a, "cluster"), status_text(a, "listening"),
+		status_text(a, "pin"));
 }
 
 static char *details_of_routed(const json_t *a)
 {
 	const json_t *cache = at(a, "cache");
 	const json_t *lease = at(a, "lease");
+	const char *error = status_text(a, "last_error");
 	char age[32] = "-";
 	char left[32];
 
 	if (json_is_integer(at(cache, "age_ms")))
 		table_duration(status_number(cache, "age_ms") / 1000, age,
 			sizeof(age));
-	return xasprintf("auth=%s lease=%s cache=%lld age=%s cert=%s "
+	return xasprintf("auth=%s cache=%lld age=%s cert=%s lease=%s "
 			 "published=%lld pending=%lld server=%s epoch=%lld "
 			 "since=%s%s%s",
-		status_text(a, "auth_state"), status_text(lease, "state"),
-		status_number(cache, "revision"), age,
-		left_of(a, left, sizeof(left)),
+		status_text(a, "auth_state"), status_number(cache, "revision"),
+		age, left_of(a, left, sizeof(left)),
+		status_text(lease, "state"),
 		status_number(a, "tunnels_published"),
 		status_number(a, "tunnels_pending"),
 		status_text(a, "auth_server"), status_number(lease, "epoch"),
-		status_text(a, "since"),
-		*status_text(a, "last_error") == '-' ? "" : " last_error=",
-		*status_text(a, "last_error") == '-'
-			? ""
-			: status_text(a, "last_error"));
+		status_text(a, "since"), *error == '-' ? "" : " last_error=",
+		*error == '-' ? "" : error);
 }
 
 static char *details_of_peerd(const json_t *a)
@@ -94,9 +97,9 @@ static char *details_of_peerd(const json_t *a)
 
 static char *details_of_proxy(const json_t *a)
 {
-	return xasprintf("workers=%zu clients=%lld tunnels=%lld",
-		json_array_size(at(a, "workers")), status_number(a, "clients"),
-		status_number(a, "tunnels"));
+	return xasprintf("tunnels=%lld clients=%lld workers=%zu",
+		status_number(a, "tunnels"), status_number(a, "clients"),
+		json_array_size(at(a, "workers")));
 }
 
 static char *(*const details[DAEMON_COUNT])(const json_t *answer) = {

@@ -113,10 +113,9 @@ static void print_hops(const json_t *answer)
 			number_of(answer, "worker"));
 	else if (peer)
 		table_line(NULL, "            %s does not tell its own", name);
-	table_line("32",
-		"agent       connected to the service, by route %s "
-		"at %s; closed again",
-		text_of(answer, "route"), name);
+	table_line(NULL, "route       %s, %s", text_of(answer, "route"), name);
+	table_line("32", "agent       connected to the service; the connection "
+			 "was closed at once");
 	free(name);
 }
 

@@ -94,7 +94,7 @@ def test_a_daemon_that_is_down_is_named(fleet):
         host.routed.start()
         host.routed.wait_ready()
     assert any(
-        line.startswith("! routed is away: routed is not running on this host")
+        line.startswith("! routed is not running on this host: ")
         for line in lines
     )
     wait_for(
@@ -120,7 +120,7 @@ def test_watch_survives_a_restart(fleet):
     ) as terminal:
         terminal.wait_text("2 ready")
         host.peerd.stop()
-        terminal.wait_text("! peerd is away: peerd is not running")
+        terminal.wait_text("! peerd is not running on this host")
         mark = len(terminal.text)
         host.peerd.start()
         wait_for(

@@ -139,5 +139,7 @@ def test_for_people_on_80_columns(fleet):
     assert re.search(r"^service +echo ", text, re.M)
     assert re.search(r"^known from +the cache, revision \d+$", text, re.M)
     assert re.search(r"^candidates +1\. .*: ready, own region", text, re.M)
+    assert re.search(r"^route +peer, .*", text, re.M)
+    assert re.search(r"^route +peer, .*", text, re.M)
     assert re.search(r"^times +\d+\.\d ms in all", text, re.M)
-    assert re.search(r"^agent +connected .*route peer", text, re.M)
+    assert re.search(r"^agent +connected to the service", text, re.M)
