@@ -17,8 +17,20 @@ import suite
 
 
 @pytest.fixture(scope="module")
-def fleet(module_cluster, echo):
+def listener():
+    listener = services.Listener()
+    yield listener
+    listener.close()
+
+
+@pytest.fixture(scope="module")
+def fleet(module_cluster, echo, listener):
     offered = echo.services() + [
+        {
+            "name": "held",
+            "type": "app",
+            "addr": f"127.0.0.1:{listener.port}",
+        },
         {"name": "closed", "type": "app", "addr": f"127.0.0.1:{services.free_port()}"}
     ]
     return module_cluster(
@@ -59,6 +71,21 @@ def test_by_way_of_a_peer(fleet):
     assert answer["worker"] == worker
     assert 0 < answer["worker_ms"] <= answer["ms"]
     wait_no_streams(fleet)
+
+
+@pytest.mark.parametrize("route", ["peer", "sibling"])
+def test_a_service_that_stays_is_left(fleet, listener, route):
+    """It neither reads nor closes: the trace's connection is gone anyway."""
+    host = fleet.holder("node-1")
+    if route == "peer":
+        host = fleet.others(host)[0]
+    assert trace(fleet, host, "held.node-1")["route"] == route
+    with listener.accept() as end:
+        wait_no_streams(fleet)
+        try:
+            assert end.recv(1) == b""
+        except ConnectionResetError:
+            pass
 
 
 def test_on_the_host_of_the_tunnel(fleet):
