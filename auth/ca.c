@@ -46,7 +46,6 @@ static void ca_set_deinit(struct ca_set *set)
 	ca_deinit(&set->active);
 	ca_deinit(&set->other);
 	free(set->cross);
-	free(set->back);
 	free(set->bundle);
 }
 
@@ -103,7 +102,6 @@ static bool parse_second(struct ca_set *set,
 	const struct backend_range_result *result, const char *kind)
 {
 	const struct backend_kv *phase = find(result, kind, "/phase");
-	char *forward, *back;
 	struct ca second = {0};
 
 	set->revision = phase->mod_revision;
@@ -113,18 +111,15 @@ static bool parse_second(struct ca_set *set,
 		ca_deinit(&second);
 		return false;
 	}
-	forward = text_of(find(result, kind, "/cross/second"));
-	back = text_of(find(result, kind, "/cross/first"));
 	set->other = second;
-	set->cross = back;
-	set->back = forward;
 	if (set->state.phase == CA_ROTATING) {
 		set->other = set->active;
 		set->active = second;
-		set->cross = forward;
-		set->back = back;
 	}
-	return forward && back;
+	set->cross = text_of(find(result, kind,
+		set->state.phase == CA_ROTATING ? "/cross/second"
+						: "/cross/first"));
+	return set->cross != NULL;
 }
 
 static bool parse_set(struct ca_set *set,

@@ -9,8 +9,8 @@
  *   cluster                   whose they are
  *   <host|user>/cert, key     the first CA
  *   <...>/second/cert, key    while it is replaced: the second
- *   <...>/cross/second        the second, certified by the first
- *   <...>/cross/first         the first, certified by the second
+ *   <...>/cross/second        ROTATING: the second, certified by the first
+ *   <...>/cross/first         ROLLING_BACK: the first, by the second
  *   <...>/phase               ca_phase.h; absent: standby
  *
  * All CAs of one authority have the same name, so that a cross certificate is
@@ -35,7 +35,6 @@ struct ca_set {
 	struct ca active; /* signs */
 	struct ca other;  /* is trusted, too; cert NULL in standby */
 	char *cross;	  /* PEM: active, certified by other; NULL in standby */
-	char *back;	  /* PEM: other, certified by active; the same */
 	char *bundle;	  /* PEM of what is trusted, the active one first */
 	struct ca_state state;
 	uint64_t revision; /* at which the state was stored; 0: never */

@@ -11,10 +11,14 @@
 #include <string.h>
 
 #include "auth/ca.h"
+#include "auth/issue.h"
 #include "shared/alloc.h"
 #include "shared/pki.h"
 
 #define OPS_MAX 16
+/* Whoever was away for longer has a certificate that has ended, and joins again
+ * in any case: as long as a host's certificate lasts, auth/issue.h. */
+#define CROSS_S ISSUE_HOST_S
 #define PREFIX "secret/ca/"
 
 struct writing {
@@ -76,51 +80,54 @@ static int move_up(
 	return 0;
 }
 
-/* PEM of subject certified by ca; gives. */
-static char *cross(X509 *subject, X509 *ca, EVP_PKEY *key)
+/* Puts the certificate by which ca, which signed until now, vouches for the
+ * one that signs from now on. Only in this direction: after a finish nothing
+ * that the remaining CA has signed leads to the one that went, unless the
+ * rotation had gone back and forth; and that ends with the cross certificate.
+ */
+static int add_cross(struct writing *writing, const char *kind,
+	const char *name, X509 *next, const struct ca *ca, int64_t now)
 {
-	X509 *cert = pki_ca_cross(subject, ca, key);
+	X509 *cert = pki_ca_cross(next, ca->cert, ca->key, now + CROSS_S);
 	char *pem = cert ? pki_cert_to_pem(cert) : NULL;
 
 	X509_free(cert);
-	return pem;
-}
-
-static int add_crosses(struct writing *writing, const char *kind,
-	const struct ca *first, const char *cert_pem, const char *key_pem)
-{
-	STACK_OF(X509) *certs =
-		pki_certs_from_pem(cert_pem, strlen(cert_pem), NULL);
-	EVP_PKEY *key = pki_key_from_pem(key_pem, strlen(key_pem), NULL);
-	X509 *second = certs ? sk_X509_value(certs, 0) : NULL;
-	char *forward = NULL, *back = NULL;
-
-	if (second && key) {
-		forward = cross(second, first->cert, first->key);
-		back = cross(first->cert, second, key);
-	}
-	sk_X509_pop_free(certs, X509_free);
-	EVP_PKEY_free(key);
-	if (!forward || !back) {
-		free(forward);
-		free(back);
+	if (!pem)
 		return -ENOMEM;
-	}
-	add(writing, kind, "cross/second", forward);
-	add(writing, kind, "cross/first", back);
+	add(writing, kind, name, pem);
 	return 0;
 }
 
 static int add_second(struct writing *writing, const char *cluster,
-	const char *kind, const struct ca *first)
+	const char *kind, const struct ca *first, int64_t now)
 {
+	STACK_OF(X509) * certs;
 	char *cert, *key;
+	int ret = -ENOMEM;
 
 	if (!ca_make(cluster, kind, &cert, &key))
 		return -ENOMEM;
 	add(writing, kind, "second/cert", cert);
 	add(writing, kind, "second/key", key);
-	return add_crosses(writing, kind, first, cert, key);
+	certs = pki_certs_from_pem(cert, strlen(cert), NULL);
+	if (certs)
+		ret = add_cross(writing, kind, "cross/second",
+			sk_X509_value(certs, 0), first, now);
+	sk_X509_pop_free(certs, X509_free);
+	return ret;
+}
+
+/* The other one signs from now on. */
+static int turn(struct writing *writing, const char *kind,
+	const struct ca_set *set, enum ca_phase phase,
+	const struct ca_change *change)
+{
+	bool second = phase == CA_ROTATING;
+
+	add(writing, kind, second ? "cross/first" : "cross/second", NULL);
+	add_phase(writing, kind, phase, change);
+	return add_cross(writing, kind, second ? "cross/second" : "cross/first",
+		set->other.cert, &set->active, change->now);
 }
 
 static void compare_phase(
@@ -148,14 +155,15 @@ static int add_action(struct writing *writing, const char *cluster,
 	case CA_REFUSED:
 		return 0;
 	case CA_MAKE:
-		ret = add_second(writing, cluster, kind, &set->active);
+		ret = add_second(
+			writing, cluster, kind, &set->active, change->now);
 		add_phase(writing, kind, CA_ROTATING, change);
 		break;
 	case CA_USE_SECOND:
-		add_phase(writing, kind, CA_ROTATING, change);
+		ret = turn(writing, kind, set, CA_ROTATING, change);
 		break;
 	case CA_USE_FIRST:
-		add_phase(writing, kind, CA_ROLLING_BACK, change);
+		ret = turn(writing, kind, set, CA_ROLLING_BACK, change);
 		break;
 	case CA_DROP_FIRST:
 		ret = move_up(writing, kind, &set->active);

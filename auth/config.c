@@ -26,14 +26,14 @@ static void finish(struct storing *storing, enum backend_status status)
 	free(storing);
 }
 
-static void fill_cas(const struct ca_pair *cas,
-	Peerway__Record__ClusterConfig *config, char *cross)
+static void fill_cas(
+	const struct ca_pair *cas, Peerway__Record__ClusterConfig *config)
 {
 	const struct ca_set *host = &cas->host;
 
 	config->host_ca = host->bundle;
 	config->host_ca_id = (char *)host->active.pin;
-	config->host_cross = cross;
+	config->host_cross = host->cross ? host->cross : (char *)"";
 	config->user_ca = cas->user.bundle;
 	config->user_ca_id = (char *)cas->user.active.pin;
 	config->renew_spread_ms = host->state.spread_ms;
@@ -59,19 +59,15 @@ static void fill(const struct conf *conf,
 /* The record of now; gives. */
 static uint8_t *pack(const struct authd *auth, size_t *len_out)
 {
-	const struct ca_set *host = &auth->cas->host;
-	char *cross = xasprintf("%s%s", host->cross ? host->cross : "",
-		host->back ? host->back : "");
 	Peerway__Record__ClusterConfig config;
 	Peerway__Record__TunnelStrategy strategy;
 	uint8_t *packed;
 
 	fill(auth->conf, &config, &strategy);
-	fill_cas(auth->cas, &config, cross);
+	fill_cas(auth->cas, &config);
 	packed = xcalloc(
 		1, peerway__record__cluster_config__get_packed_size(&config));
 	*len_out = peerway__record__cluster_config__pack(&config, packed);
-	free(cross);
 	return packed;
 }
 

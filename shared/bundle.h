@@ -3,9 +3,9 @@
 
 /*
  * Sets of CAs, and how trust is handed from one to the next. While a CA is
- * replaced there are two of one name, and each has certified the other's key
- * (cross certificates, pki_ca_cross()). Who trusts one may trust the other on
- * that word alone, whoever brought it. Pure.
+ * replaced there are two of one name, and the one that signed before has
+ * certified the other's key (cross certificate, pki_ca_cross()). Who trusts one
+ * may trust the other on that word alone, whoever brought it. Pure.
  */
 
 #include <openssl/x509.h>

@@ -39,8 +39,9 @@ struct discovery {
 	uint32_t keep_alive_count_max;
 	struct discovery_proxy *proxies;
 	size_t proxy_count;
-	/* PEM of the host CAs and, while there are two, of the certificates by
-	 * which each vouches for the other (shared/bundle.h); NULL: not said */
+	/* PEM of the host CAs and, while there are two, of the certificate by
+	 * which the other vouches for the one that signs (shared/bundle.h);
+	 * NULL: not said */
 	char *host_ca;
 	char host_ca_id[80]; /* pin of the one that signs now */
 	uint32_t renew_spread_ms;

@@ -30,8 +30,10 @@ bool pki_pin_matches(X509 *cert, const char *pin);
 X509 *pki_ca_make(EVP_PKEY *key, const char *common_name, int64_t days);
 /* A certificate for ca's name and key that the other CA of the same name has
  * signed: who trusts only that one accepts what ca issues. Being self-issued
- * (RFC 5280 6.1) it does not count against pathlen:0. */
-X509 *pki_ca_cross(X509 *ca, X509 *other, EVP_PKEY *other_key);
+ * (RFC 5280 6.1) it does not count against pathlen:0. not_after: Unix seconds;
+ * as long as it lasts, ca cannot be withdrawn from who trusts the other. */
+X509 *pki_ca_cross(
+	X509 *ca, X509 *other, EVP_PKEY *other_key, int64_t not_after);
 
 struct pki_template {
 	const char *common_name;

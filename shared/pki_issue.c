@@ -144,17 +144,15 @@ X509 *pki_ca_make(EVP_PKEY *key, const char *common_name, int64_t days)
 	return NULL;
 }
 
-X509 *pki_ca_cross(X509 *ca, X509 *other, EVP_PKEY *other_key)
+X509 *pki_ca_cross(
+	X509 *ca, X509 *other, EVP_PKEY *other_key, int64_t not_after)
 {
 	X509 *cert = X509_new();
-	bool first = cert && ASN1_TIME_compare(X509_get0_notAfter(ca),
-				     X509_get0_notAfter(other)) < 0;
 
 	if (cert && X509_set_version(cert, X509_VERSION_3) &&
 		set_serial(cert) &&
 		X509_set1_notBefore(cert, X509_get0_notBefore(ca)) &&
-		X509_set1_notAfter(
-			cert, X509_get0_notAfter(first ? ca : other)) &&
+		ASN1_TIME_set(X509_getm_notAfter(cert), not_after) &&
 		X509_set_subject_name(cert, X509_get_subject_name(ca)) &&
 		X509_set_issuer_name(cert, X509_get_subject_name(other)) &&
 		X509_set_pubkey(cert, X509_get0_pubkey(ca)) &&

@@ -433,7 +433,6 @@ def test_hosts_join_by_either_pin_until_the_finish(fleet):
     fleet.wait_peers()
     fleet.wait_agents()
     wait_reissued(fleet)
-    wait_trusted(fleet, 2)
     rotate(fleet, "finish", "--ca", "host", "--force")
     wait_trusted(fleet, 1)
     for proxy in fleet.proxies[:1]:

@@ -24,7 +24,8 @@ static int setup(void **state)
 
 	f->old = ca_make();
 	f->new = ca_make();
-	cross = pki_ca_cross(f->new.cert, f->old.cert, f->old.key);
+	cross = pki_ca_cross(
+		f->new.cert, f->old.cert, f->old.key, time(NULL) + 3600);
 	f->old_pem = pki_cert_to_pem(f->old.cert);
 	f->new_pem = pki_cert_to_pem(f->new.cert);
 	f->cross_pem = pki_cert_to_pem(cross);

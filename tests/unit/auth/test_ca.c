@@ -105,7 +105,7 @@ static void on_changed(void *arg, enum backend_status status, uint64_t revision)
 static enum backend_status change(struct fixture *f, enum ca_action action)
 {
 	struct ca_change change = {
-		.host = action, .user = CA_NOTHING, .now = 1700000000};
+		.host = action, .user = CA_NOTHING, .now = time(NULL)};
 
 	f->answered = false;
 	assert_int_equal(ca_change(f->backend, "example", f->cas, &change,
@@ -166,7 +166,7 @@ static void a_rotation_ends_with_the_second_ca(void **state)
 	changed(f, CA_MAKE);
 	host = &f->cas->host;
 	assert_int_equal(host->state.phase, CA_ROTATING);
-	assert_int_equal(host->state.since, 1700000000);
+	assert_true(host->state.since > time(NULL) - 60);
 	assert_string_equal(host->other.pin, f->first);
 	strcpy(second, host->active.pin);
 	assert_string_not_equal(second, f->first);

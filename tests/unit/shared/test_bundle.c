@@ -38,10 +38,11 @@ static int setup(void **state)
 	make_side(&new);
 	make_side(&stranger);
 	host_key = pki_key_new();
-	new.cross = pki_ca_cross(new.ca, old.ca, old.key);
-	old.cross = pki_ca_cross(old.ca, new.ca, new.key);
+	new.cross = pki_ca_cross(new.ca, old.ca, old.key, time(NULL) + 3600);
+	old.cross = pki_ca_cross(old.ca, new.ca, new.key, time(NULL) + 3600);
 	/* says so itself */
-	stranger.cross = pki_ca_cross(stranger.ca, stranger.ca, stranger.key);
+	stranger.cross = pki_ca_cross(
+		stranger.ca, stranger.ca, stranger.key, time(NULL) + 3600);
 	assert_non_null(new.cross);
 	assert_non_null(old.cross);
 	return 0;
@@ -115,6 +116,21 @@ static void test_who_trusts_only_the_old_ca_accepts_the_new_ones_hosts(
 	/* after the rotation nothing leads there any more */
 	assert_false(accepts(
 		leaf, stack(old.ca, NULL, NULL), stack(new.ca, NULL, NULL)));
+	X509_free(leaf);
+}
+
+static void test_a_cross_certificate_ends(void **state)
+{
+	X509 *leaf = issue(&new);
+	X509 *over = pki_ca_cross(new.ca, old.ca, old.key, time(NULL) - 1);
+
+	assert_non_null(over);
+	assert_false(accepts(
+		leaf, stack(old.ca, NULL, NULL), stack(over, new.ca, old.ca)));
+	/* and is in nobody's way */
+	assert_true(accepts(leaf, stack(old.ca, new.ca, NULL),
+		stack(over, new.ca, old.ca)));
+	X509_free(over);
 	X509_free(leaf);
 }
 
@@ -319,6 +335,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(
 			test_who_trusts_only_the_old_ca_accepts_the_new_ones_hosts),
+		cmocka_unit_test(test_a_cross_certificate_ends),
 		cmocka_unit_test(
 			test_who_trusts_only_the_new_ca_accepts_after_a_rollback),
 		cmocka_unit_test(
