@@ -19,6 +19,7 @@ import json
 import os
 import resource
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -193,47 +194,51 @@ def rtt(mesh, ms, megabytes):
 
 
 def flood(senders):
-    """Writes until nothing has gone in for a second; bytes that went in."""
+    """Writes until nothing has gone in for a second; bytes that went in, and
+    how many streams were ended meanwhile."""
     chunk = bytes(1 << 20)
+    ended = set()
     total = 0
     for sender in senders:
         sender.setblocking(False)
     quiet_since = time.monotonic()
     limit = quiet_since + 120
     while time.monotonic() - quiet_since < 1 and time.monotonic() < limit:
-        for sender in senders:
+        for sender in set(senders) - ended:
             try:
                 total += sender.send(chunk)
                 quiet_since = time.monotonic()
             except BlockingIOError:
                 pass
+            except (BrokenPipeError, ConnectionResetError):
+                ended.add(sender)
         time.sleep(0.02)
-    return total
+    return total, len(ended)
 
 
 def alive(mesh, live):
     lone, _ = mesh.load(live, "echo", 3000, 1)
-    fast, _ = mesh.load(live, "bulk", 1000000000)
-    return {
-        "p50_ms": lone["p50_ms"],
-        "p99_ms": lone["p99_ms"],
-        "mb_per_s": fast["mb_per_s"],
-    }
+    result = {name: lone[name] for name in ("p50_ms", "p99_ms")}
+    for way in ("up", "down"):
+        fast, _ = mesh.load(directed(live, way), "bulk", 1000000000)
+        result[f"{way}_mb_per_s"] = fast["mb_per_s"]
+    return result
 
 
 def stalled(mesh, streams, who):
     """who does not read while the other side sends what goes in."""
     live = mesh.open(1)
-    mesh.load(live, "bulk", 2000000000)  # trains the estimate of bandwidth
+    for way in ("up", "down"):  # trains the estimate of bandwidth
+        mesh.load(directed(live, way), "bulk", 2000000000)
     result = {"streams": streams, "who": who, "before": mesh.memory()}
     result["without"] = alive(mesh, live)
     pairs = mesh.open(streams)
-    went_in = flood([pair[1 if who == "client" else 0] for pair in pairs])
+    went_in, result["ended"] = flood([pair[1 if who == "client" else 0] for pair in pairs])
     result["mib_accepted"] = round(went_in / (1 << 20))
     result["after"] = mesh.memory()
     result["with"] = alive(mesh, live)
     result["end"] = mesh.memory()
-    for name in ("p50_ms", "p99_ms", "mb_per_s"):
+    for name in result["with"]:
         result[f"ratio_{name}"] = round(
             result["with"][name] / result["without"][name], 2
         )
@@ -285,6 +290,8 @@ def main():
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     delay_ms = args[0] // 2 if options.mode == "rtt" else 0
+    # ends what it has started on SIGTERM too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     mesh = Mesh(build, options.connections, delay_ms)
     try:
         result = run(mesh, *args)
