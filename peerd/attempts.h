@@ -19,13 +19,15 @@
 struct attempts {
 	Peerway__Ipc__Attempt list[ATTEMPTS_MAX];
 	Peerway__Ipc__Attempt *pointers[ATTEMPTS_MAX]; /* for a message */
+	int64_t started[ATTEMPTS_MAX];
 	size_t count;
-	int64_t started; /* the last one */
 };
 
-/* proxy_id is copied; now in milliseconds. Over ATTEMPTS_MAX: forgotten. */
-void attempts_begin(struct attempts *attempts, Peerway__Ipc__Route route,
-	const char *proxy_id, int64_t now);
-/* Of the last one: NULL for success; cut at ATTEMPT_ERROR_MAX. */
-void attempts_end(struct attempts *attempts, const char *error, int64_t now);
+/* Texts are copied; now in milliseconds. Gives the attempt's number; over
+ * ATTEMPTS_MAX it is forgotten. */
+size_t attempts_begin(struct attempts *attempts, Peerway__Ipc__Route route,
+	const char *proxy_id, const char *hostname, int64_t now);
+/* NULL for success; else one line of it, cut at ATTEMPT_ERROR_MAX. */
+void attempts_end(struct attempts *attempts, size_t number, const char *error,
+	int64_t now);
 void attempts_deinit(struct attempts *attempts);

@@ -1,30 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The order of attempts for dial.c: see candidates.h. Sequential and without
- * hedging like the reference, but what answers fast comes first and what is
- * known to be down comes last.
+ * The order of attempts for dial_route.c, and for whoever explains it: see
+ * candidates.h. What answers fast comes first, what is known to be down last;
+ * plan.c says when each is asked.
  */
 #include "peerd/candidates.h"
 
 #include <stdio.h>
 #include <string.h>
 
-bool candidates_add(struct candidates *candidates, const char *proxy_id,
-	struct candidate_rank rank)
+struct candidate *candidates_add(struct candidates *candidates,
+	const char *proxy_id, struct candidate_rank rank)
 {
 	struct candidate *new;
 
 	for (size_t i = 0; i < candidates->count; i++) {
 		if (strcmp(candidates->list[i].proxy_id, proxy_id) == 0)
-			return false;
+			return NULL;
 	}
 	if (candidates->count == CANDIDATES_MAX)
-		return false;
+		return NULL;
 	new = &candidates->list[candidates->count++];
 	snprintf(new->proxy_id, sizeof(new->proxy_id), "%s", proxy_id);
 	new->rank = rank;
+	new->from_authd = false;
 	new->tried = false;
-	return true;
+	return new;
 }
 
 /* Differences of latency below this are noise. */
@@ -77,6 +78,25 @@ uint32_t candidates_share(int64_t left_ms, size_t untried)
 	return share > UINT32_MAX ? UINT32_MAX : (uint32_t)share;
 }
 
+#define HEDGE_SLACK_MS 50    /* for the agent and its service */
+#define HEDGE_ROUND_TRIPS 4  /* of the peer's */
+#define HEDGE_UNKNOWN_MS 250 /* no ping has been answered yet */
+
+uint32_t candidates_hedge_ms(const struct candidate_rank *rank)
+{
+	int64_t ms = HEDGE_SLACK_MS +
+		     HEDGE_ROUND_TRIPS * ((rank->latency_us + 999) / 1000);
+
+	if (rank->health == CANDIDATE_UNREACHABLE)
+		return CANDIDATE_HEDGE_MIN_MS;
+	if (rank->latency_us <= 0)
+		return HEDGE_UNKNOWN_MS;
+	if (ms < CANDIDATE_HEDGE_MIN_MS)
+		return CANDIDATE_HEDGE_MIN_MS;
+	return ms > CANDIDATE_HEDGE_MAX_MS ? CANDIDATE_HEDGE_MAX_MS
+					   : (uint32_t)ms;
+}
+
 void candidates_reason(
 	const struct candidate *candidate, char text[CANDIDATE_REASON_SIZE])
 {
@@ -93,6 +113,7 @@ void candidates_reason(
 	if (rank->latency_us > 0)
 		snprintf(latency, sizeof(latency), "%.1f ms",
 			(double)rank->latency_us / 1000);
-	snprintf(text, CANDIDATE_REASON_SIZE, "%s, %s region, %s",
-		health[rank->health], rank->far ? "another" : "own", latency);
+	snprintf(text, CANDIDATE_REASON_SIZE, "%s, %s region, %s%s",
+		health[rank->health], rank->far ? "another" : "own", latency,
+		candidate->from_authd ? ", named by authd" : "");
 }

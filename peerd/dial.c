@@ -66,6 +66,9 @@ static void leave_pending(struct dial *dial)
 {
 	struct dials *dials = dial->dials;
 
+	timer_free(dial->timer);
+	timer_free(dial->hedge);
+	dial->timer = dial->hedge = NULL;
 	TAILQ_REMOVE(&dials->pending, dial, entry);
 	dials->pending_count--;
 	metric_add(&dials->peerd->metrics, METER_DIALS_PENDING, -1);
@@ -154,7 +157,7 @@ void dial_taken(struct dial *dial, uint32_t worker)
 {
 	struct peerd *peerd = dial->dials->peerd;
 
-	attempts_end(&dial->attempts, NULL, dial_now(dial));
+	attempts_end(&dial->attempts, dial->ask_attempt, NULL, dial_now(dial));
 	metric_add(&peerd->metrics, METER_DIALS_SIBLING, 1);
 	reply_ok(dial, PEERWAY__IPC__ROUTE__ROUTE_SIBLING, peerd->id, worker);
 	dial_end(dial, false);
@@ -181,12 +184,13 @@ static void on_stream_end(void *arg, const struct stream_result *result)
 	loop_free_later(dial->dials->peerd->loop, dial_free, dial);
 }
 
-void dial_join(struct dial *dial, struct client_call *call)
+void dial_join(
+	struct dial *dial, const char *proxy_id, struct client_call *call)
 {
 	struct dials *dials = dial->dials;
 	int fd = dial->fd;
 
-	attempts_end(&dial->attempts, NULL, dial_now(dial));
+	strcpy(dial->proxy_id, proxy_id);
 	metric_add(&dials->peerd->metrics, METER_DIALS_PEER, 1);
 	reply_ok(dial, PEERWAY__IPC__ROUTE__ROUTE_PEER, dial->proxy_id, 0);
 	leave_pending(dial);
@@ -230,6 +234,9 @@ static struct dial *dial_new(struct dials *dials, uint64_t link,
 	if (request->deadline_ms && request->deadline_ms < limit)
 		limit = request->deadline_ms;
 	dial->deadline = dial->started + limit;
+	dial->timer = timer_new(dials->peerd->loop, dial_on_deadline, dial);
+	timer_set(dial->timer, limit);
+	dial->hedge = timer_new(dials->peerd->loop, dial_on_hedge, dial);
 	memcpy(dial->connection_id, request->connection_id.data,
 		CONNECTION_ID_SIZE);
 	TAILQ_INSERT_TAIL(&dials->pending, dial, entry);

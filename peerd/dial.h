@@ -8,11 +8,16 @@
  *   SIBLING --taken by another worker of this host--> .
  *      | no tunnel here, or its worker failed
  *      v
- *   PEER --ConnectionEstablished--> JOINED --end of the stream--> .
- *      | nobody left to ask           ^
- *      v                              |
- *   LOOKUP (authd, once) --others------
+ *   PEERS --the first ConnectionEstablished--> JOINED --end of the stream--> .
+ *      | nobody left to ask                      ^
+ *      v                                         |
+ *   LOOKUP (authd, once) --other holders----------
  *      any but JOINED --refused, deadline, cancelled--> .
+ *
+ * PEERS asks one; a second one as well when the first is late for its own
+ * latency (candidates_hedge_ms()); the next at once when one has failed. Only
+ * peers are asked side by side: a sibling joins the descriptor itself, so two
+ * might write to one client.
  *
  * Our copy of the descriptor is kept until somebody has taken the connection.
  * A raw socket whose dial fails is reset. A raw socket outlives the worker that

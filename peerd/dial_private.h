@@ -16,6 +16,18 @@
 
 #define CODE(name) PEERWAY__IPC__DIAL_CODE__DIAL_##name
 
+/* Peers that are asked at once. */
+#define DIAL_TRIES 2
+
+struct dial_try {
+	struct dial *dial;
+	struct client_call *call; /* NULL: free */
+	size_t attempt;		  /* its number in attempts */
+	char proxy_id[37];
+	bool hedge; /* begun because another was late */
+	bool from_authd;
+};
+
 struct dial {
 	TAILQ_ENTRY(dial) entry; /* in dials->pending or ->joined */
 	struct dials *dials;
@@ -29,16 +41,20 @@ struct dial {
 	int64_t started;
 	int64_t deadline;
 
-	/* what we are waiting for: at most one of them */
+	struct timer *timer; /* of the deadline */
+
+	/* what we are waiting for: a sibling, or peers and authd */
 	uint64_t ask;
+	size_t ask_attempt;
 	uint64_t lookup;
-	struct client_call *call;
+	struct dial_try tries[DIAL_TRIES];
+	struct timer *hedge; /* the next peer is asked as well */
 	struct stream *stream;
 
 	struct attempts attempts;
 	struct candidates candidates;
 	bool looked_up;
-	char proxy_id[37]; /* asked now */
+	char proxy_id[37]; /* JOINED: who it is joined with */
 	bool reported;
 	struct trace_report report;   /* of the peer that has taken it */
 	Peerway__Ipc__DialCode worst; /* most telling refusal so far */
@@ -71,7 +87,8 @@ void dial_fail(
 /* A sibling has taken the connection: our copy is closed. */
 void dial_taken(struct dial *dial, uint32_t worker);
 /* A peer has answered: the descriptor becomes the call's stream. */
-void dial_join(struct dial *dial, struct client_call *call);
+void dial_join(
+	struct dial *dial, const char *proxy_id, struct client_call *call);
 
 /* ---- dial_route.c ---- */
 
@@ -79,3 +96,6 @@ void dial_join(struct dial *dial, struct client_call *call);
 void dial_route(struct dial *dial);
 /* Lets go of what is being asked; no callback follows. */
 void dial_stop_asking(struct dial *dial);
+/* Timers of a pending dial. */
+void dial_on_deadline(void *dial);
+void dial_on_hedge(void *dial);

@@ -1,39 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Whom a dial asks, one after the other: a sibling that has the tunnel, the
- * peers that the cache names, and, once, authd for others. Talks to ask.c,
- * client.c and routed_link.c.
+ * Whom a dial asks: a sibling that has the tunnel, then the peers that the
+ * cache names, and, once, authd for others. Talks to ask.c, client.c and
+ * lookup.c.
  *
- * A newcomer's trap: at most one of ask, call and lookup is pending, and each
- * callback first clears its own field. Any of them may end the dial, after
- * which nothing here may touch it.
+ * A newcomer's trap: up to DIAL_TRIES peers and a lookup are pending at a time,
+ * and each callback first clears its own field. Any of them may end the dial,
+ * after which nothing here may touch it.
  */
 #include <fcntl.h>
 #include <string.h>
 
 #include "peerd/dial_private.h"
+#include "peerd/lookup.h"
+#include "peerd/meters.h"
 #include "peerd/peers.h"
 #include "peerd/refusal.h"
-#include "peerd/routed_link.h"
 #include "peerd/switchboard.h"
 #include "shared/log.h"
 
-#define LOOKUP_MS 3000
+static void advance(struct dial *dial);
 
-static void ask_next(struct dial *dial);
+static void count(const struct dial *dial, enum meter meter)
+{
+	metric_add(&dial->dials->peerd->metrics, meter, 1);
+}
 
 /* An attempt has failed: go on, or give up. */
-static void attempt_failed(
-	struct dial *dial, Peerway__Ipc__DialCode code, const char *message)
+static void attempt_failed(struct dial *dial, size_t attempt,
+	Peerway__Ipc__DialCode code, const char *message)
 {
-	attempts_end(&dial->attempts, message, dial_now(dial));
+	attempts_end(&dial->attempts, attempt, message, dial_now(dial));
 	if (!refusal_may_retry(code)) {
+		dial_stop_asking(dial);
 		dial_fail(dial, code, message);
 		return;
 	}
 	if (code != CODE(OFFLINE))
 		dial->worst = code;
-	ask_next(dial);
+	advance(dial);
 }
 
 /* ---- a sibling ---- */
@@ -46,7 +51,8 @@ static void on_sibling_answer(void *arg, const struct ask_answer *answer)
 	if (answer->code == CODE(CODE_NONE))
 		dial_taken(dial, answer->worker);
 	else
-		attempt_failed(dial, answer->code, answer->message);
+		attempt_failed(
+			dial, dial->ask_attempt, answer->code, answer->message);
 }
 
 static void ask_sibling(struct dial *dial, const struct tunnel_entry *tunnel)
@@ -55,10 +61,11 @@ static void ask_sibling(struct dial *dial, const struct tunnel_entry *tunnel)
 	Peerway__Ipc__Dial ask = *dial->request;
 	int copy = fcntl(dial->fd, F_DUPFD_CLOEXEC, 0);
 
-	attempts_begin(&dial->attempts, PEERWAY__IPC__ROUTE__ROUTE_SIBLING,
-		peerd->id, dial_now(dial));
+	dial->ask_attempt = attempts_begin(&dial->attempts,
+		PEERWAY__IPC__ROUTE__ROUTE_SIBLING, peerd->id, "",
+		dial_now(dial));
 	if (copy < 0) {
-		attempt_failed(dial, CODE(INTERNAL),
+		attempt_failed(dial, dial->ask_attempt, CODE(INTERNAL),
 			"this proxy is out of descriptors");
 		return;
 	}
@@ -69,28 +76,79 @@ static void ask_sibling(struct dial *dial, const struct tunnel_entry *tunnel)
 	dial->ask = asks_start(peerd->switchboard->asks, tunnel->link, &ask,
 		copy, on_sibling_answer, dial);
 	if (!dial->ask)
-		attempt_failed(dial, CODE(OFFLINE),
+		attempt_failed(dial, dial->ask_attempt, CODE(OFFLINE),
 			"the worker that held the tunnel has gone");
 }
 
-/* ---- a peer ---- */
+/* ---- peers ---- */
+
+static struct dial_try *free_try(struct dial *dial)
+{
+	for (size_t i = 0; i < DIAL_TRIES; i++) {
+		if (!dial->tries[i].call)
+			return &dial->tries[i];
+	}
+	return NULL;
+}
+
+static size_t tries_under_way(const struct dial *dial)
+{
+	size_t n = 0;
+
+	for (size_t i = 0; i < DIAL_TRIES; i++)
+		n += dial->tries[i].call != NULL;
+	return n;
+}
+
+/* Cancels the calls that are under way. */
+static void drop_tries(struct dial *dial, const char *why)
+{
+	for (size_t i = 0; i < DIAL_TRIES; i++) {
+		struct dial_try *try = &dial->tries[i];
+
+		if (!try->call)
+			continue;
+		client_cancel(try->call);
+		try->call = NULL;
+		attempts_end(
+			&dial->attempts, try->attempt, why, dial_now(dial));
+	}
+}
+
+static void won(struct dial_try *try)
+{
+	struct dial *dial = try->dial;
+	struct client_call *call = try->call;
+
+	try->call = NULL;
+	attempts_end(&dial->attempts, try->attempt, NULL, dial_now(dial));
+	if (try->hedge)
+		count(dial, METER_HEDGES_WON);
+	drop_tries(dial, "another proxy was faster");
+	dial_stop_asking(dial);
+	dial_join(dial, try->proxy_id, call);
+}
 
 static void on_peer_answer(void *arg, const struct client_answer *answer)
 {
-	struct dial *dial = arg;
-	struct client_call *call = dial->call;
+	struct dial_try *try = arg;
+	struct dial *dial = try->dial;
 
-	dial->call = NULL;
-	dial->reported =
-		answer->trace && trace_report_parse(answer->trace,
+	if (answer->code == CODE(CODE_NONE)) {
+		dial->reported = answer->trace &&
+				 trace_report_parse(answer->trace,
 					 strlen(answer->trace), &dial->report);
-	if (answer->code == CODE(CODE_NONE))
-		dial_join(dial, call);
-	else
-		attempt_failed(dial, answer->code, answer->text);
+		won(try);
+		return;
+	}
+	try->call = NULL;
+	count(dial,
+		try->from_authd ? METER_ERROR_DIRECT_DIAL : METER_ERROR_RPC);
+	attempt_failed(dial, try->attempt, answer->code, answer->text);
 }
 
-static void ask_peer(struct dial *dial, struct channel *channel)
+static void ask_peer(
+	struct dial *dial, struct dial_try *try, struct channel *channel)
 {
 	const struct request_fields fields = {
 		.agent_id = dial->request->agent_id,
@@ -107,19 +165,62 @@ static void ask_peer(struct dial *dial, struct channel *channel)
 		.deadline_ms = candidates_share(dial_time_left(dial),
 			candidates_untried(&dial->candidates) + 1),
 		.on_answer = on_peer_answer,
-		.arg = dial,
+		.arg = try,
 	};
 
-	dial->call = client_dial(channel, &setup);
+	try->call = client_dial(channel, &setup);
+}
+
+/* Asks the best candidate that is left; false: there is none. */
+static bool ask_next(struct dial *dial, bool hedge)
+{
+	struct peers *peers = dial->dials->peerd->peers;
+	struct dial_try *try = free_try(dial);
+	struct candidate *candidate;
+
+	while (try && (candidate = candidates_next(&dial->candidates))) {
+		struct channel *channel =
+			peers_channel(peers, candidate->proxy_id);
+
+		try->dial = dial;
+		try->hedge = hedge;
+		try->from_authd = candidate->from_authd;
+		strcpy(try->proxy_id, candidate->proxy_id);
+		try->attempt = attempts_begin(&dial->attempts,
+			PEERWAY__IPC__ROUTE__ROUTE_PEER, try->proxy_id,
+			peers_hostname(peers, try->proxy_id), dial_now(dial));
+		if (channel) {
+			ask_peer(dial, try, channel);
+			timer_set(dial->hedge,
+				candidates_hedge_ms(&candidate->rank));
+			return true;
+		}
+		count(dial, METER_ERROR_NOT_FOUND);
+		attempts_end(&dial->attempts, try->attempt,
+			"this proxy does not take part in peering",
+			dial_now(dial));
+	}
+	return false;
+}
+
+void dial_on_hedge(void *arg)
+{
+	struct dial *dial = arg;
+
+	if (dial->ask || tries_under_way(dial) != 1)
+		return;
+	if (ask_next(dial, true))
+		count(dial, METER_HEDGES);
 }
 
 /* Adds who holds the agent, of those not yet asked. */
-static void add_candidate(struct peerd *peerd, struct candidates *candidates,
-	const char *proxy_id)
+static struct candidate *add_candidate(struct peerd *peerd,
+	struct candidates *candidates, const char *proxy_id)
 {
-	if (strcmp(proxy_id, peerd->id) != 0)
-		candidates_add(candidates, proxy_id,
-			peers_rank(peerd->peers, proxy_id));
+	if (strcmp(proxy_id, peerd->id) == 0)
+		return NULL;
+	return candidates_add(
+		candidates, proxy_id, peers_rank(peerd->peers, proxy_id));
 }
 
 void dial_candidates(
@@ -136,33 +237,31 @@ void dial_candidates(
 
 /* ---- authd ---- */
 
-static void on_looked_up(void *arg, const Peerway__Ipc__LookupReply *reply)
+static void on_looked_up(void *arg, const struct lookup_answer *answer)
 {
 	struct dial *dial = arg;
 
 	dial->lookup = 0;
-	if (reply->error[0]) {
-		log_debug("lookup failed: %s agent=%s", reply->error,
+	if (answer->error) {
+		count(dial, METER_ERROR_FETCH);
+		log_debug("lookup failed: %s agent=%s", answer->error,
 			dial->request->agent_id);
-	} else {
-		for (size_t i = 0; i < reply->n_tunnels; i++)
-			add_candidate(dial->dials->peerd, &dial->candidates,
-				reply->tunnels[i]->proxy_id);
 	}
-	ask_next(dial);
+	for (size_t i = 0; i < answer->count; i++) {
+		struct candidate *candidate = add_candidate(dial->dials->peerd,
+			&dial->candidates, answer->proxy_ids[i]);
+
+		if (candidate)
+			candidate->from_authd = true;
+	}
+	advance(dial);
 }
 
-static bool look_up(struct dial *dial)
+static void look_up(struct dial *dial)
 {
-	struct peerd *peerd = dial->dials->peerd;
-	int64_t limit = dial_time_left(dial) / 2;
-
 	dial->looked_up = true;
-	if (limit > LOOKUP_MS)
-		limit = LOOKUP_MS;
-	dial->lookup = routed_link_lookup(peerd->routed,
-		dial->request->agent_id, (uint32_t)limit, on_looked_up, dial);
-	return dial->lookup != 0;
+	dial->lookup = lookups_ask(dial->dials->peerd->lookups,
+		dial->request->agent_id, on_looked_up, dial);
 }
 
 /* ---- whom to ask next ---- */
@@ -171,9 +270,8 @@ static void give_up(struct dial *dial)
 {
 	Peerway__Ipc__DialCode code = dial->worst;
 
-	if (dial_time_left(dial) <= 0)
-		dial_fail(dial, CODE(TIMED_OUT), "dial timeout");
-	else if (dial->attempts.count == 0)
+	count(dial, METER_ERROR_UNREACHABLE);
+	if (dial->attempts.count == 0)
 		dial_fail(dial, CODE(OFFLINE),
 			"agent is offline: no proxy holds a tunnel of it");
 	else
@@ -182,31 +280,30 @@ static void give_up(struct dial *dial)
 			"it has failed");
 }
 
-static void ask_next(struct dial *dial)
+void dial_on_deadline(void *arg)
 {
-	struct peerd *peerd = dial->dials->peerd;
+	struct dial *dial = arg;
 
-	while (dial_time_left(dial) > 0 && !dial->request->from_peer) {
-		struct candidate *candidate =
-			candidates_next(&dial->candidates);
-		struct channel *channel;
+	if (dial->ask)
+		attempts_end(&dial->attempts, dial->ask_attempt,
+			"no answer in time", dial_now(dial));
+	drop_tries(dial, "no answer in time");
+	dial_stop_asking(dial);
+	count(dial, METER_ERROR_UNREACHABLE);
+	dial_fail(dial, CODE(TIMED_OUT), "no proxy has connected in time");
+}
 
-		if (!candidate) {
-			if (!dial->looked_up && look_up(dial))
-				return;
-			break;
-		}
-		strcpy(dial->proxy_id, candidate->proxy_id);
-		attempts_begin(&dial->attempts, PEERWAY__IPC__ROUTE__ROUTE_PEER,
-			dial->proxy_id, dial_now(dial));
-		channel = peers_channel(peerd->peers, dial->proxy_id);
-		if (channel) {
-			ask_peer(dial, channel);
+static void advance(struct dial *dial)
+{
+	if (!dial->request->from_peer) {
+		if (ask_next(dial, false))
+			return;
+		if (tries_under_way(dial) || dial->lookup)
+			return;
+		if (!dial->looked_up) {
+			look_up(dial);
 			return;
 		}
-		attempts_end(&dial->attempts,
-			"this proxy does not take part in peering",
-			dial_now(dial));
 	}
 	give_up(dial);
 }
@@ -218,23 +315,20 @@ void dial_stop_asking(struct dial *dial)
 	if (dial->ask)
 		asks_cancel(peerd->switchboard->asks, dial->ask);
 	if (dial->lookup)
-		routed_link_cancel(peerd->routed, dial->lookup);
-	if (dial->call)
-		client_cancel(dial->call);
+		lookups_cancel(peerd->lookups, dial->lookup);
 	dial->ask = dial->lookup = 0;
-	dial->call = NULL;
+	drop_tries(dial, "given up");
 }
 
 void dial_route(struct dial *dial)
 {
-	const struct tunnel_entry *tunnel =
-		tunnels_find(dial->dials->peerd->switchboard->tunnels,
-			dial->request->agent_id);
+	struct peerd *peerd = dial->dials->peerd;
+	const struct tunnel_entry *tunnel = tunnels_find(
+		peerd->switchboard->tunnels, dial->request->agent_id);
 
-	dial_candidates(
-		dial->dials->peerd, dial->request->agent_id, &dial->candidates);
+	dial_candidates(peerd, dial->request->agent_id, &dial->candidates);
 	if (tunnel)
 		ask_sibling(dial, tunnel);
 	else
-		ask_next(dial);
+		advance(dial);
 }

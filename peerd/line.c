@@ -11,6 +11,7 @@
 
 #include <stdlib.h>
 
+#include "peerd/meters.h"
 #include "peerd/ping.h"
 #include "shared/alloc.h"
 #include "shared/log.h"
@@ -121,6 +122,8 @@ static void on_state(void *arg)
 
 	if (channel_state(line->channel) == CHANNEL_READY)
 		health_forget(&line->health);
+	else if (channel_state(line->channel) == CHANNEL_UNREACHABLE)
+		metric_add(&line->peerd->metrics, METER_ERROR_DIAL, 1);
 	if (line_state(line) != LINE_UNREACHABLE)
 		log_info("peer %s: peer=%s addr=%s",
 			line_state_name(line_state(line)),

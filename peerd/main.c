@@ -14,6 +14,7 @@
 #include "peerd/ext.h"
 #include "peerd/inquiry.h"
 #include "peerd/lifecycle.h"
+#include "peerd/lookup.h"
 #include "peerd/meters.h"
 #include "peerd/peers.h"
 #include "peerd/switchboard.h"
@@ -69,6 +70,7 @@ static void start(struct peerd *peerd)
 	peerd->ext = peerd->conf->proxy.peer_plain ? 0 : EXT_ALL;
 	peerd->peers = peers_new(peerd);
 	peerd->inquiries = inquiries_new(peerd);
+	peerd->lookups = lookups_new(peerd);
 	peerd->switchboard = switchboard_new(peerd);
 	control_serve(peerd);
 	peerd->workers = worker_links_new(peerd, path);
@@ -83,6 +85,7 @@ static void stop(struct peerd *peerd)
 {
 	inquiries_free(peerd->inquiries);
 	worker_links_free(peerd->workers);
+	lookups_free(peerd->lookups);
 	lifecycle_free(peerd->lifecycle);
 	switchboard_free(peerd->switchboard);
 	peers_free(peerd->peers);

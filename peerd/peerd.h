@@ -56,5 +56,6 @@ struct peerd {
 	struct switchboard *switchboard;
 	struct worker_links *workers;
 	struct routed_link *routed;
+	struct lookups *lookups;
 	struct lifecycle *lifecycle;
 };

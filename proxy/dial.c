@@ -23,6 +23,7 @@
 #include "shared/relay.h"
 
 #define ATTEMPTS_TEXT_MAX 1024
+#define PEERD_GRACE_MS 1000
 
 enum dial_state {
 	DIAL_LOCAL,
@@ -104,6 +105,19 @@ static void note_attempt(struct dial *dial, const char *format, ...)
 	va_end(ap);
 }
 
+/* One that peerd has asked, and what it said. */
+static void note_tried(struct dial *dial, const Peerway__Ipc__Attempt *attempt)
+{
+	const char *name =
+		attempt->hostname[0] ? attempt->hostname : attempt->proxy_id;
+
+	if (attempt->route == PEERWAY__IPC__ROUTE__ROUTE_SIBLING)
+		name = "on this host";
+	note_attempt(dial, "%s %s: %s (%u ms)",
+		answer_route_name(attempt->route), name, attempt->error,
+		(unsigned)attempt->ms);
+}
+
 static void succeed(struct dial *dial, Peerway__Ipc__Route route,
 	const char *proxy_id, int64_t tunnel_worker)
 {
@@ -128,6 +142,11 @@ static void fail(struct dial *dial, Peerway__Ipc__DialCode code)
 	struct dial_answer answer = {.code = code, .text = dial->attempts};
 	const struct dial_ops *ops = dial->ops;
 
+	/* What an agent or a peer said may hold anything; it is one line. */
+	for (char *c = dial->attempts; *c; c++) {
+		if ((unsigned char)*c < 0x20 || *c == 0x7f)
+			*c = ' ';
+	}
 	if (!dial->local_only)
 		metric_add(
 			&dial->worker->metrics, proxy_metric_of_code(code), 1);
@@ -196,6 +215,8 @@ static void ask_peerd(struct dial *dial)
 		return;
 	}
 	dial->state = DIAL_ASKED;
+	/* peerd's own deadline comes first: it knows what was tried. */
+	timer_set(dial->deadline, message.deadline_ms + PEERD_GRACE_MS);
 	LIST_INSERT_HEAD(&worker->dials, dial, entry);
 }
 
@@ -231,11 +252,7 @@ void dial_handle_failed(struct ipc_link *link, void *arg, struct ipc_msg *msg)
 		return;
 	note_attempt(dial, "%s", failed->message);
 	for (size_t i = 0; i < failed->n_attempts; i++)
-		note_attempt(dial, "%s %s: %s (%u ms)",
-			answer_route_name(failed->attempts[i]->route),
-			failed->attempts[i]->proxy_id,
-			failed->attempts[i]->error,
-			(unsigned)failed->attempts[i]->ms);
+		note_tried(dial, failed->attempts[i]);
 	fail(dial, failed->code);
 }
 

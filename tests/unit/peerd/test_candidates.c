@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* peerd/candidates: who is asked first, who is not asked twice, for how long.
- */
+/* peerd/candidates: who is asked first, who is not asked twice, for how long,
+ * and what is said of it. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -13,7 +13,8 @@
 
 static bool add(struct candidates *c, const char *id, enum candidate_health h)
 {
-	return candidates_add(c, id, (struct candidate_rank){.health = h});
+	return candidates_add(c, id, (struct candidate_rank){.health = h}) !=
+	       NULL;
 }
 
 static void the_near_and_the_fast_come_first(void **state)
@@ -85,19 +86,41 @@ static void time_is_shared(void **state)
 	assert_int_equal(candidates_share(INT64_MAX, 1), UINT32_MAX);
 }
 
-static void the_reason_says_what_counts(void **state)
+static void a_late_answer_is_measured_by_the_peer_itself(void **state)
+{
+	struct candidate_rank rank = {.health = CANDIDATE_READY};
+
+	assert_int_equal(candidates_hedge_ms(&rank), 250); /* not known */
+	rank.latency_us = 400;
+	assert_int_equal(candidates_hedge_ms(&rank), CANDIDATE_HEDGE_MIN_MS);
+	rank.latency_us = 40000;
+	assert_int_equal(candidates_hedge_ms(&rank), 50 + 4 * 40);
+	rank.latency_us = 10 * 1000 * 1000;
+	assert_int_equal(candidates_hedge_ms(&rank), CANDIDATE_HEDGE_MAX_MS);
+	rank.latency_us = INT64_MAX / 8;
+	assert_int_equal(candidates_hedge_ms(&rank), CANDIDATE_HEDGE_MAX_MS);
+	/* nobody waits for the one that is known to be silent */
+	rank.health = CANDIDATE_UNREACHABLE;
+	assert_int_equal(candidates_hedge_ms(&rank), CANDIDATE_HEDGE_MIN_MS);
+}
+
+static void a_rank_is_explained(void **state)
 {
 	struct candidate candidate = {
-		.rank = {.health = CANDIDATE_READY, .latency_us = 420}};
+		.rank = {.health = CANDIDATE_READY, .latency_us = 440},
+	};
 	char text[CANDIDATE_REASON_SIZE];
 
 	candidates_reason(&candidate, text);
 	assert_string_equal(text, "ready, own region, 0.4 ms");
-	candidate.rank = (struct candidate_rank){
-		.health = CANDIDATE_UNREACHABLE, .far = true};
+	candidate.rank.health = CANDIDATE_UNREACHABLE;
+	candidate.rank.far = true;
+	candidate.rank.latency_us = 0;
+	candidate.from_authd = true;
 	candidates_reason(&candidate, text);
-	assert_string_equal(
-		text, "unreachable, another region, latency unknown");
+	assert_string_equal(text,
+		"unreachable, another region, latency unknown, named by "
+		"authd");
 }
 
 int main(void)
@@ -108,7 +131,8 @@ int main(void)
 		cmocka_unit_test(nobody_is_asked_twice),
 		cmocka_unit_test(the_list_is_bounded),
 		cmocka_unit_test(time_is_shared),
-		cmocka_unit_test(the_reason_says_what_counts),
+		cmocka_unit_test(a_late_answer_is_measured_by_the_peer_itself),
+		cmocka_unit_test(a_rank_is_explained),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -65,15 +65,21 @@ static void attempts_keep_their_history(void **state)
 {
 	struct attempts attempts = {0};
 
-	attempts_begin(&attempts, PEERWAY__IPC__ROUTE__ROUTE_PEER, "a", 100);
-	attempts_end(&attempts, "offline", 130);
-	attempts_begin(&attempts, PEERWAY__IPC__ROUTE__ROUTE_PEER, "b", 130);
-	attempts_end(&attempts, NULL, 135);
+	/* two at a time, ending in the other order */
+	size_t a = attempts_begin(&attempts, PEERWAY__IPC__ROUTE__ROUTE_PEER,
+		"a", "host-a", 100);
+	size_t b = attempts_begin(&attempts, PEERWAY__IPC__ROUTE__ROUTE_PEER,
+		"b", "", 120);
+
+	attempts_end(&attempts, b, NULL, 135);
+	attempts_end(&attempts, a, "two\nlines\x1b[31m", 140);
 	assert_int_equal(attempts.count, 2);
 	assert_string_equal(attempts.pointers[0]->proxy_id, "a");
-	assert_string_equal(attempts.pointers[0]->error, "offline");
-	assert_int_equal(attempts.pointers[0]->ms, 30);
+	assert_string_equal(attempts.pointers[0]->hostname, "host-a");
+	assert_string_equal(attempts.pointers[0]->error, "two lines [31m");
+	assert_int_equal(attempts.pointers[0]->ms, 40);
 	assert_string_equal(attempts.pointers[1]->error, "");
+	assert_int_equal(attempts.pointers[1]->ms, 15);
 	attempts_deinit(&attempts);
 }
 
@@ -85,9 +91,10 @@ static void attempts_are_bounded(void **state)
 	memset(error, 'e', sizeof(error) - 1);
 	error[sizeof(error) - 1] = '\0';
 	for (int i = 0; i < ATTEMPTS_MAX + 5; i++) {
-		attempts_begin(
-			&attempts, PEERWAY__IPC__ROUTE__ROUTE_PEER, "a", i);
-		attempts_end(&attempts, error, i);
+		size_t number = attempts_begin(&attempts,
+			PEERWAY__IPC__ROUTE__ROUTE_PEER, "a", "", i);
+
+		attempts_end(&attempts, number, error, i);
 	}
 	assert_int_equal(attempts.count, ATTEMPTS_MAX);
 	assert_int_equal(
