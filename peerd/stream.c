@@ -171,13 +171,12 @@ static void run_guard(struct loop_task *task)
 static void close_fd(struct stream *s)
 {
 	edges_remove(s->hub->edges, s->fd);
-	if (s->clean && !(s->read_all && s->told_end)) {
+	if (s->clean)
+		sock_end_on_close(s->fd);
+	if (s->clean && !(s->read_all && s->told_end))
 		partings_close(s->hub->partings, s->fd);
-		return;
-	}
-	if (!s->clean)
-		sock_reset_on_close(s->fd);
-	close(s->fd);
+	else
+		close(s->fd);
 }
 
 static enum meter side_meter(const struct stream *s)
@@ -226,6 +225,9 @@ struct stream *stream_new(
 	/* tx, rx, receiving, the call's end, and ours here */
 	atomic_store(&s->refs, 5);
 	metric_add(hub->metrics, side_meter(s), 1);
+	/* If we were killed, the kernel would end a client's socket as if all
+	 * had been said. */
+	sock_reset_on_close(s->fd);
 	if (edges_add(hub->edges, s->fd, &s->edge) < 0) {
 		stream_cut(s, "descriptor cannot be watched");
 		stream_half_done(s, &s->tx);

@@ -248,7 +248,7 @@ bool sock_pair_is_torn(int fd)
 	       (look.revents & POLLHUP);
 }
 
-/* The three below are wishes: on a socket that is not TCP they do nothing. */
+/* The ones below are wishes: on a socket that is not TCP they do nothing. */
 
 void sock_nodelay(int fd)
 {
@@ -265,6 +265,13 @@ void sock_user_timeout(int fd, unsigned ms)
 void sock_reset_on_close(int fd)
 {
 	struct linger linger = {.l_onoff = 1, .l_linger = 0};
+
+	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
+}
+
+void sock_end_on_close(int fd)
+{
+	struct linger linger = {0};
 
 	(void)setsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, sizeof(linger));
 }

@@ -59,5 +59,7 @@ bool sock_pair_is_torn(int fd);
 void sock_nodelay(int fd);
 /* TCP_USER_TIMEOUT; 0 leaves the system's. */
 void sock_user_timeout(int fd, unsigned ms);
-/* close() makes the kernel send RST. */
+/* close(), also by the death of the process, makes the kernel send RST; or no
+ * longer. */
 void sock_reset_on_close(int fd);
+void sock_end_on_close(int fd);
