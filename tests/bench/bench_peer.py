@@ -2,7 +2,7 @@
 """What the hop between two peers costs: two real peerds on loopback, routed and
 the workers played by tests/integration/mesh.py. Prints a JSON object a line.
 
-    bench_peer.py [--build DIR] [--label TEXT] [--connections N] MODE ...
+    bench_peer.py [--build DIR] [--label TEXT] [--set KEY=VALUE] MODE ...
 
     bulk STREAMS MEGABYTES up|down|both
     echo STREAMS ROUNDS SIZE
@@ -54,27 +54,25 @@ class Mesh:
 
     AGENT = "11111111-1111-4111-8111-111111111111"
 
-    def __init__(self, build, connections, delay_ms=0):
+    def __init__(self, build, keys, delay_ms=0):
         self.closing = []
         self.tools = build / "tests" / "bench"
         self.dir = tempfile.mkdtemp(prefix="bench-peer-")
         self.arrived = threading.Condition()
         self.services = []
         try:
-            self._start(connections, delay_ms)
+            self._start(keys, delay_ms)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, connections, delay_ms):
+    def _start(self, keys, delay_ms):
         import mesh
         from hosts import Network
 
         network = Network()
         self.closing.append(network.close)
         pki = mesh.Pki(self.dir + "/pki")
-        # a build that does not know the key yet would not start with it
-        keys = {"peer_connections": connections} if connections > 1 else {}
         self.hosts = []
         for number in (1, 2):
             host = mesh.Host(self.dir, network, pki, number, True, **keys)
@@ -276,7 +274,10 @@ def main():
     parser.add_argument("--build", type=Path, default=HERE.parents[1] / "build")
     parser.add_argument("--peerds", type=Path, help="another build's peerds")
     parser.add_argument("--label", default="peer")
-    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="of proxy_service, for both peerds, as peer_plain=yes",
+    )
     parser.add_argument("mode", choices=MODES)
     parser.add_argument("args", nargs="+")
     options = parser.parse_args()
@@ -292,7 +293,13 @@ def main():
     delay_ms = args[0] // 2 if options.mode == "rtt" else 0
     # ends what it has started on SIGTERM too
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    mesh = Mesh(build, options.connections, delay_ms)
+    keys = dict(item.split("=", 1) for item in options.set)
+    for key, value in keys.items():
+        if value in ("yes", "no"):
+            keys[key] = value == "yes"
+        elif value.isdigit():
+            keys[key] = int(value)
+    mesh = Mesh(build, keys, delay_ms)
     try:
         result = run(mesh, *args)
     finally:
@@ -302,7 +309,7 @@ def main():
             {
                 "bench": options.mode,
                 "kind": options.label,
-                "connections": options.connections,
+                "set": options.set,
                 **result,
             }
         ),
