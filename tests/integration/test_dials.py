@@ -343,6 +343,9 @@ def fleet(module_cluster, echo):
     )
     for proxy in cluster.proxies:
         proxy.config["proxy_service"]["dial_timeout"] = "3s"
+    cluster.listeners = {
+        proxy: proxy.tcp_listener("echo.node-1") for proxy in cluster.proxies
+    }
     return cluster.start()
 
 
@@ -413,3 +416,59 @@ def test_an_agent_that_has_gone_is_503_or_404_until_its_record_goes(fleet):
     assert "node-1" in body and body.count("\n") == 1
     fleet.agents[0].agent.start()
     fleet.wait_agents()
+
+
+LOOKUPS = "peerway_routed_lookups_total"  # each is one call at authd
+
+
+def wait_held(fleet):
+    """Records may be older than the tunnel; the tunnel itself is there."""
+    wait_for(
+        lambda: any(proxy.tunnel_names() for proxy in fleet.proxies),
+        TIMEOUT,
+        "the agent's tunnel",
+    )
+
+
+def reset_at_once(addr, count):
+    """Connects that often; each is reset, some before connect() returns."""
+    crowd = [socket.socket() for _ in range(count)]
+    for client in crowd:
+        client.setblocking(False)
+        client.connect_ex(connect.split_addr(addr))
+    for client in crowd:
+        with client, pytest.raises(ConnectionResetError):
+            client.settimeout(TIMEOUT)
+            client.recv(1)
+
+
+def test_many_dials_for_an_absent_agent_reach_authd_once_a_second(fleet):
+    """The record stays, because the holder's routed does not say that the
+    tunnel has gone; every proxy believes it until the lease ends."""
+    wait_held(fleet)
+    holder = fleet.holder("node-1")
+    other = fleet.others(holder)[0]
+    routed = holder.routed.pid
+    os.kill(routed, signal.SIGSTOP)
+    try:
+        fleet.agents[0].agent.kill()
+        wait_for(lambda: not holder.tunnel_names(), TIMEOUT, "no tunnel")
+        status, body = refused(other, "echo.node-1")
+        assert status == 503, body
+        assert "no app reverse tunnel" in body
+        failed = 'peerway_peerd_dials_total{outcome="failed"}'
+        before = other.peerd.metrics()
+        lookups = other.routed.metric(LOOKUPS)
+        start = time.monotonic()
+        while time.monotonic() - start < 2:
+            reset_at_once(fleet.listeners[other], 50)
+        took = time.monotonic() - start
+        dials = other.peerd.metrics()[failed] - before[failed]
+        lookups = other.routed.metric(LOOKUPS) - lookups
+    finally:
+        os.kill(routed, signal.SIGCONT)
+        fleet.agents[0].agent.start()
+        wait_held(fleet)
+    print(f"{dials:.0f} dials in {took:.1f} s, {lookups:.0f} lookups")
+    assert dials > 100 / SLOW
+    assert 1 <= lookups <= took + 1
