@@ -19,7 +19,12 @@
 #include "peerd/switchboard.h"
 #include "shared/log.h"
 
+/* When the only holder that is known has said nothing for so long, authd may
+ * know another. */
+#define SILENT_MS 1000
+
 static void advance(struct dial *dial);
+static void look_up(struct dial *dial);
 
 static void count(const struct dial *dial, enum meter meter)
 {
@@ -36,7 +41,8 @@ static void attempt_failed(struct dial *dial, size_t attempt,
 		dial_fail(dial, code, message);
 		return;
 	}
-	if (code != CODE(OFFLINE))
+	/* that somebody was too slow says more than that others failed */
+	if (code != CODE(OFFLINE) && dial->worst != CODE(TIMED_OUT))
 		dial->worst = code;
 	advance(dial);
 }
@@ -211,6 +217,10 @@ void dial_on_hedge(void *arg)
 		return;
 	if (ask_next(dial, true))
 		count(dial, METER_HEDGES);
+	else if (!dial->looked_up && dial_now(dial) - dial->started < SILENT_MS)
+		timer_set(dial->hedge, SILENT_MS);
+	else if (!dial->looked_up)
+		look_up(dial);
 }
 
 /* Adds who holds the agent, of those not yet asked. */
@@ -274,6 +284,8 @@ static void give_up(struct dial *dial)
 	if (dial->attempts.count == 0)
 		dial_fail(dial, CODE(OFFLINE),
 			"agent is offline: no proxy holds a tunnel of it");
+	else if (code == CODE(TIMED_OUT))
+		dial_fail(dial, code, "no proxy has connected in time");
 	else
 		dial_fail(dial, code == CODE(CODE_NONE) ? CODE(OFFLINE) : code,
 			"agent is offline: every proxy that holds a tunnel of "

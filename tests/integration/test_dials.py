@@ -282,6 +282,27 @@ def test_a_moved_agent_is_found_by_asking_authd(trio, intact):
     second.served.tunnel_down(77)
 
 
+def test_authd_is_asked_when_the_only_known_holder_is_silent(trio, intact):
+    near, first, second = trio
+    agent = str(uuid.uuid4())
+    second.served.tunnel_up(agent, tunnel_id=78)
+    second.wait_tunnel(agent)
+    near.cache.put_tunnel(agent, first.id)
+    near.routed.holders[agent] = [first.id, second.id]
+    os.kill(first.peerd.pid, signal.SIGSTOP)
+    try:
+        start = time.monotonic()
+        answer, end = near.worker_0.connect(agent)
+        assert answer.proxy_id == second.id, answer
+        assert 1 <= time.monotonic() - start < 4 * SLOW
+        assert carries(end)
+        mesh.part(end)
+    finally:
+        os.kill(first.peerd.pid, signal.SIGCONT)
+    near.wait_peer(first.id)
+    second.served.tunnel_down(78)
+
+
 class CountingRouted:
     """How many lookups of an agent routed is asked."""
 
