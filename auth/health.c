@@ -82,4 +82,5 @@ static char *more_metrics(void *arg)
 		(unsigned long long)info.log_bytes, info.failing);
 }
 
-const struct diag_ops authd_diag_ops = {missing, more_metrics};
+const struct diag_ops authd_diag_ops = {
+	.missing = missing, .more_metrics = more_metrics};

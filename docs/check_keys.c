@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * check_keys peerway.yaml.5: every configuration key has its item in the man
- * page, with the default and the range the program really has; and no item is
- * there whose key is not.
+ * page, with the default and the range the program really has and whether a
+ * reload takes it up; and no item is there whose key is not.
  */
 #include <stdbool.h>
 #include <stdio.h>
@@ -12,6 +12,7 @@
 #include "shared/alloc.h"
 #include "shared/conf_number.h"
 #include "shared/conf_schema.h"
+#include "shared/conf_use.h"
 
 #define ITEM ".It Ic "
 
@@ -46,6 +47,9 @@ static void read_page(struct page *page, const char *path)
 /* What the item of a key must say: for numbers, default and range too. */
 static char *wanted_item(const char *path)
 {
+	const struct conf_use *use = conf_use_find(path);
+	bool live = use && use->live;
+
 	for (size_t i = 0; i < conf_number_count; i++) {
 		const struct conf_number *n = &conf_numbers[i];
 		char standard[32];
@@ -58,10 +62,10 @@ static char *wanted_item(const char *path)
 			n->standard, n->unit, standard, sizeof(standard));
 		conf_number_format(n->min, n->unit, min, sizeof(min));
 		conf_number_format(n->max, n->unit, max, sizeof(max));
-		return xasprintf(
-			"%s (default %s, %s to %s)", path, standard, min, max);
+		return xasprintf("%s (default %s, %s to %s%s)", path, standard,
+			min, max, live ? "; reload" : "");
 	}
-	return xstrdup(path);
+	return xasprintf("%s%s", path, live ? " (reload)" : "");
 }
 
 static void on_key(void *arg, const char *path)

@@ -141,7 +141,8 @@ static void refuse_first_frame(
 	struct peerd *peerd = call->server->peerd;
 
 	metric_add(&peerd->metrics, METER_SERVED_REFUSED, 1);
-	log_warn("peer's dial refused: %s peer=%s", text, call->caller.uuid);
+	log_limited(LOG_WARN, "peer's dial refused: %s peer=%s", text,
+		call->caller.uuid);
 	end_call(call, status, "invalid", text);
 }
 
@@ -334,7 +335,7 @@ void server_call_begin(struct call *call)
 	await_close(call);
 	if (call->method == METHOD_DIAL || call->method == METHOD_PING)
 		rpc_span_start(&call->span, meter_of(call));
-	if (rpc_caller(call->call, cluster, &call->caller) < 0 ||
+	if (rpc_caller(NULL, call->call, cluster, &call->caller) < 0 ||
 		!(call->caller.roles & IDENTITY_PROXY))
 		deny(call);
 	else if (call->method == METHOD_DIAL || call->method == METHOD_ASK)
@@ -467,7 +468,7 @@ void server_refuse(struct server *server, uint64_t id, grpc_status_code status,
 		return;
 	metric_add(&server->peerd->metrics, METER_SERVED_REFUSED, 1);
 	connection_id_format(call->connection_id, hex);
-	log_info("peer's dial failed: %s peer=%s %s conn=%s", text,
+	log_limited(LOG_INFO, "peer's dial failed: %s peer=%s %s conn=%s", text,
 		call->caller.uuid, call->target, hex);
 	end_call(call, status, reason, text);
 }

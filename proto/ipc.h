@@ -32,6 +32,10 @@ enum ipc_type {
 	/* both directions, first message of each */
 	IPC_HELLO = 1,
 
+	/* proxy -> its workers */
+	IPC_DRAIN = 50,
+	IPC_RELOAD, /* carries the file */
+
 	/* worker -> peerd and worker -> routed */
 	IPC_TUNNEL_SYNC = 100,
 	IPC_TUNNEL_UP,
@@ -39,6 +43,9 @@ enum ipc_type {
 
 	/* peerd -> worker */
 	IPC_TUNNEL_CLOSE = 150,
+
+	/* routed -> worker */
+	IPC_TUNNEL_MOVE = 160,
 
 	/* worker -> peerd (reach an agent); peerd -> worker (one of yours) */
 	IPC_DIAL = 200, /* carries the client's bytes */

@@ -118,7 +118,8 @@ static void make_metrics(struct parent *parent)
 {
 	size_t slots = parent->conf->proxy.workers + 1;
 
-	parent->metrics_bytes = metrics_size(PROXY_METRICS, slots);
+	parent->metrics_bytes =
+		metrics_size(proxy_metrics, PROXY_METRICS, slots);
 	parent->metrics_fd = memfd_create("peerway-metrics", MFD_CLOEXEC);
 	if (parent->metrics_fd < 0 ||
 		ftruncate(parent->metrics_fd, (off_t)parent->metrics_bytes) < 0)

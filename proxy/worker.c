@@ -305,7 +305,7 @@ static void start_links(struct worker *worker)
 static void map_metrics(struct worker *worker)
 {
 	size_t slots = worker->conf->proxy.workers + 1;
-	size_t size = metrics_size(PROXY_METRICS, slots);
+	size_t size = metrics_size(proxy_metrics, PROXY_METRICS, slots);
 	void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED,
 		INHERIT_METRICS, 0);
 

@@ -322,6 +322,8 @@ int chan_handshake(struct chan *chan)
 	ret = SSL_do_handshake(chan->ssl);
 	if (ret == 1)
 		return 0;
+	if (SSL_get_error(chan->ssl, ret) == SSL_ERROR_WANT_CLIENT_HELLO_CB)
+		return -EINPROGRESS;
 	ret = tls_result(chan, ret, &chan->read_blocked);
 	/* The handshake may wait for either direction: ask again each time. */
 	chan->read_blocked = false;
@@ -375,7 +377,6 @@ int chan_release_fd(struct chan *chan)
 {
 	int fd = chan->fd;
 
-	assert(!chan->ssl);
 	stop_watching(chan);
 	chan->fd = -1;
 	chan_free(chan);

@@ -31,7 +31,8 @@ void chan_free(struct chan *chan);
 void chan_watch(struct chan *chan, void (*on_ready)(void *arg), void *arg);
 
 /* TLS only: drives the handshake (the role was set on the SSL). 0 when done,
- * -EAGAIN, or -EPROTO (tls_error_text() says why) or -errno. */
+ * -EAGAIN, -EINPROGRESS (the ClientHello callback made it wait: no edge will
+ * come), or -EPROTO (tls_error_text() says why) or -errno. */
 int chan_handshake(struct chan *chan);
 SSL *chan_ssl(struct chan *chan);
 
@@ -47,7 +48,8 @@ ssize_t chan_writev(struct chan *chan, const struct iovec *iov, int count);
 int chan_shutdown(struct chan *chan);
 
 int chan_fd(const struct chan *chan);
-/* Moves the descriptor out of a plain channel and frees it: gives. */
+/* Moves the descriptor out of a channel and frees it: gives. Plain, or TLS on
+ * which nothing was written yet. */
 int chan_release_fd(struct chan *chan);
 /* close() will send RST. */
 void chan_abort(struct chan *chan);

@@ -25,6 +25,7 @@
 #include "shared/conf_schema.h"
 #include "shared/conf_tree.h"
 #include "shared/identity.h"
+#include "shared/sock.h"
 
 #define FILE_MAX (1u << 20)
 
@@ -107,6 +108,18 @@ static void load_enabled(struct conf *conf, const struct conf_node *root)
 		conf->agent.enabled = true;
 }
 
+/* What the file says itself, besides values. */
+static void load_said(struct conf *conf, const struct conf_node *root)
+{
+	conf->auth.tunnel_strategy_set =
+		conf_tree_find(root, "auth_service.tunnel_strategy") != NULL;
+	conf->auth.keep_alive_set =
+		conf_tree_find(root, "auth_service.keep_alive_interval") ||
+		conf_tree_find(root, "auth_service.keep_alive_count_max");
+	conf->auth.storage.tls.enabled =
+		conf_tree_find(root, "auth_service.storage.tls") != NULL;
+}
+
 /* --- defaults --- */
 
 static void set_default(char **text, const char *standard)
@@ -151,12 +164,30 @@ static void set_peerway_defaults(struct conf *conf)
 	set_default(&conf->diag.agent, "");
 }
 
+/* In etcd, which others may read, the CAs' keys are sealed. */
+static void set_storage_defaults(struct conf *conf)
+{
+	struct conf_storage *storage = &conf->auth.storage;
+
+	set_default(&storage->type, "sqlite");
+	set_default(&storage->prefix, "/peerway");
+	set_default(&storage->tls.ca, "");
+	set_default(&storage->tls.cert, "");
+	set_default(&storage->tls.key, "");
+	set_default(&storage->user.name, "");
+	set_default(&storage->user.password_file, "");
+	if (!conf->auth.ca_key_file && !strcmp(storage->type, "etcd"))
+		conf->auth.ca_key_file =
+			xasprintf("%s/authd/ca.key", conf->data_dir);
+	set_default(&conf->auth.ca_key_file, "");
+}
+
 static void set_service_defaults(struct conf *conf)
 {
 	struct conf_proxy *proxy = &conf->proxy;
 
 	set_default(&conf->auth.listen_addr, "0.0.0.0:3025");
-	set_default(&conf->auth.storage.type, "sqlite");
+	set_storage_defaults(conf);
 	/* As in the reference, no connections at all means one. */
 	if (!conf->auth.tunnel_strategy.agent_connection_count)
 		conf->auth.tunnel_strategy.agent_connection_count = 1;
@@ -172,13 +203,53 @@ static void set_service_defaults(struct conf *conf)
 		set_default(&proxy->tcp_listeners[i].listen, "");
 		set_default(&proxy->tcp_listeners[i].target, "");
 	}
+	set_default(&conf->agent.region, "");
+	set_default(&conf->agent.zone, "");
 	if (!conf->agent.name)
 		conf->agent.name = default_agent_name();
+	set_default(&conf->agent.https_proxy, "");
 	for (unsigned i = 0; i < conf->agent.services_count; i++) {
 		set_default(&conf->agent.services[i].name, "");
 		set_default(&conf->agent.services[i].type, "");
 		set_default(&conf->agent.services[i].addr, "");
 	}
+}
+
+/* --- the usual ports --- */
+
+/* Others use the address as it stands, gRPC with a port of its own where none
+ * is. */
+static void complete(char **addr, uint16_t port)
+{
+	char host[SOCK_ADDR_MAX];
+	uint16_t given;
+	char *whole;
+
+	if (sock_split(*addr, 0, host, sizeof(host), &given) == 0 ||
+		sock_split(*addr, port, host, sizeof(host), &given) < 0)
+		return;
+	whole = xasprintf(
+		strchr(host, ':') ? "[%s]:%u" : "%s:%u", host, (unsigned)port);
+	free(*addr);
+	*addr = whole;
+}
+
+static void complete_all(char **list, unsigned count, uint16_t port)
+{
+	for (unsigned i = 0; i < count; i++)
+		complete(&list[i], port);
+}
+
+static void complete_addresses(struct conf *conf)
+{
+	struct conf_proxy *proxy = &conf->proxy;
+
+	complete_all(conf->auth_servers, conf->auth_servers_count, 3025);
+	if (proxy->peer_public_addr[0])
+		complete(&proxy->peer_public_addr, 3021);
+	complete_all(proxy->public_addr, proxy->public_addr_count, 3080);
+	complete_all(proxy->tunnel_public_addr, proxy->tunnel_public_addr_count,
+		3024);
 }
 
 /* --- loading --- */
@@ -191,9 +262,13 @@ static bool fill(struct conf *conf, const struct conf_node *root,
 		!conf_numbers_load(conf, root, error))
 		return false;
 	load_enabled(conf, root);
+	load_said(conf, root);
 	set_peerway_defaults(conf);
 	set_service_defaults(conf);
-	return conf_rules_check(conf, root, error);
+	if (!conf_rules_check(conf, root, error))
+		return false;
+	complete_addresses(conf);
+	return true;
 }
 
 static struct conf *load_values(
@@ -266,9 +341,9 @@ static ssize_t read_file(const char *path, uint8_t *text)
 	return n < 0 ? n : (ssize_t)len;
 }
 
-struct conf *conf_load(const char *path, char **error_out)
+struct conf *conf_load_as(const char *path, const char *name, char **error_out)
 {
-	struct conf_error error = {.file = path};
+	struct conf_error error = {.file = name};
 	uint8_t *text = xcalloc(1, FILE_MAX + 1);
 	ssize_t len = read_file(path, text);
 	struct conf *conf = NULL;
@@ -279,11 +354,16 @@ struct conf *conf_load(const char *path, char **error_out)
 	else if (len > FILE_MAX)
 		conf_error_set(&error, 0, "file", "larger than 1 MiB");
 	else
-		conf = conf_parse(path, text, len, &error.text);
+		conf = conf_parse(name, text, len, &error.text);
 	free(text);
 	if (!conf)
 		*error_out = error.text;
 	return conf;
+}
+
+struct conf *conf_load(const char *path, char **error_out)
+{
+	return conf_load_as(path, path, error_out);
 }
 
 /* --- the host's uuid --- */
@@ -333,13 +413,16 @@ static int write_uuid(const char *path)
 }
 
 /* Written beside and linked: link() fails when the name exists, so two daemons
- * that start at once agree, and none ever reads half a uuid. */
+ * that start at once agree, and none ever reads half a uuid. Beside has a name
+ * by chance: in a pod every daemon is process 1. */
 static int make_uuid(const char *path)
 {
-	char *beside = xasprintf("%s.%d", path, (int)getpid());
+	char unique[CONF_UUID_SIZE];
+	char *beside;
 	int ret;
 
-	unlink(beside);
+	identity_uuid_make(unique);
+	beside = xasprintf("%s.%s", path, unique);
 	ret = write_uuid(beside);
 	if (!ret && link(beside, path) < 0 && errno != EEXIST)
 		ret = -errno;

@@ -9,7 +9,9 @@
  * Absent keys have their defaults after loading; strings are never NULL
  * (empty instead); times are milliseconds. A service is enabled when its
  * section is there and does not say otherwise. Addresses to listen at are
- * numeric with a port; others may be names and may lack the usual port.
+ * numeric with a port; others may be names. Those that are handed on as they
+ * are have their usual port after loading, given or not: auth_servers, a
+ * proxy's public ones.
  */
 
 #include <stdbool.h>
@@ -24,8 +26,27 @@ struct conf_tunnel_strategy {
 	uint32_t agent_connection_count;
 };
 
+struct conf_etcd_tls {
+	bool enabled; /* the section is there */
+	char *ca;     /* files; empty: the system's CAs */
+	char *cert;
+	char *key;
+};
+
+struct conf_etcd_user {
+	char *name;
+	char *password_file;
+};
+
 struct conf_storage {
-	char *type; /* "sqlite" */
+	char *type; /* "sqlite" or "etcd" */
+	/* of etcd */
+	char **endpoints;
+	unsigned endpoints_count;
+	char *prefix;
+	uint32_t compaction; /* ms; 0: left to etcd */
+	struct conf_etcd_tls tls;
+	struct conf_etcd_user user;
 };
 
 struct conf_auth {
@@ -34,9 +55,12 @@ struct conf_auth {
 	char **public_addr; /* names and addresses in authd's certificate */
 	unsigned public_addr_count;
 	struct conf_tunnel_strategy tunnel_strategy;
+	bool tunnel_strategy_set; /* the file says so itself */
+	bool keep_alive_set;
 	uint32_t keep_alive_interval; /* ms */
 	uint32_t keep_alive_count_max;
 	uint32_t lease_ttl; /* ms */
+	char *ca_key_file;  /* empty: the CAs' keys are stored as they are */
 	struct conf_storage storage;
 };
 
@@ -45,6 +69,11 @@ struct conf_tcp_listener {
 	char *target;
 	char **allow_from; /* CIDR; empty: 127.0.0.0/8 and ::1 */
 	unsigned allow_from_count;
+};
+
+struct conf_rebalance {
+	uint32_t threshold; /* percent over the average */
+	uint32_t rate;	    /* agents a second; 0: never */
 };
 
 #define CONF_PEER_CONNECTIONS_MAX 8
@@ -62,12 +91,14 @@ struct conf_proxy {
 	uint32_t workers;
 	struct conf_tcp_listener *tcp_listeners;
 	unsigned tcp_listeners_count;
-	uint32_t dial_timeout;	    /* ms, whole dial phase */
-	uint32_t handshake_timeout; /* ms, TLS and request head */
-	uint32_t max_handshakes;    /* per worker, at once */
-	uint32_t max_clients;	    /* per worker */
-	uint32_t max_tunnels;	    /* per worker */
-	uint32_t drain_timeout;	    /* ms */
+	uint32_t dial_timeout;		/* ms, whole dial phase */
+	uint32_t handshake_timeout;	/* ms, TLS and request head */
+	uint32_t max_handshakes;	/* per worker, at once */
+	uint32_t max_tunnel_handshakes; /* the same, of agents */
+	uint32_t max_clients;		/* per worker */
+	uint32_t max_tunnels;		/* per worker */
+	uint32_t drain_timeout;		/* ms */
+	struct conf_rebalance rebalance;
 	char *min_tls;		    /* of 3021: "1.2" or "1.3" */
 	uint64_t stream_buffer_max; /* bytes held for one stalled stream */
 	uint64_t buffer_max;	    /* bytes held per worker */
@@ -103,6 +134,11 @@ struct conf_agent {
 	struct conf_service *services;
 	unsigned services_count;
 	uint32_t max_streams; /* MAX_CONCURRENT_STREAMS of each tunnel */
+	char *https_proxy;    /* a secret; empty: of the environment */
+	uint32_t reconnect_max_interval; /* ms between attempts, at most */
+	char *region;
+	char *zone;
+	uint32_t surplus_timeout; /* ms, for streams of a surplus tunnel */
 };
 
 struct conf_join {
@@ -149,6 +185,8 @@ struct conf {
 /* Gives the configuration, or NULL and *error_out (gives, to free()): one line
  * without newline. Opens nothing but the file (at most 1 MiB). */
 struct conf *conf_load(const char *path, char **error_out);
+/* The same of a file that has another name for people. */
+struct conf *conf_load_as(const char *path, const char *name, char **error_out);
 /* The same from bytes; name stands for the file in errors. For tests, fuzzing.
  */
 struct conf *conf_parse(

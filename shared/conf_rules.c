@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "shared/https_proxy.h"
 #include "shared/identity.h"
 #include "shared/log.h"
 #include "shared/sock.h"
@@ -27,6 +28,7 @@
 #define LABEL_NAME_MAX 63
 #define LABEL_VALUE_MAX 256
 #define TYPE_MAX 31
+#define STORE_PREFIX_MAX 64 /* auth/etcd_codec.h */
 
 struct rules {
 	const struct conf *conf;
@@ -209,8 +211,12 @@ static const struct text_rule text_rules[] = {
 		public_form, true),
 	RULE("proxy_service.region", proxy.region, short_text_form, true),
 	RULE("proxy_service.zone", proxy.zone, short_text_form, true),
+	RULE("agent_service.region", agent.region, short_text_form, true),
+	RULE("agent_service.zone", agent.zone, short_text_form, true),
 	RULE("proxy_service.group", proxy.group, short_text_form, true),
 	RULE("agent_service.name", agent.name, name_form, false),
+	RULE("agent_service.https_proxy", agent.https_proxy, https_proxy_check,
+		true),
 };
 
 static bool check_texts(const struct rules *r)
@@ -311,6 +317,66 @@ static bool check_peerway(const struct rules *r)
 	       check_identity(r);
 }
 
+/* A slash at the beginning and none at the end; printable ASCII. */
+static bool is_prefix(const char *text)
+{
+	size_t len = strlen(text);
+
+	if (*text != '/' || len < 2 || len > STORE_PREFIX_MAX ||
+		text[len - 1] == '/')
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if (text[i] <= ' ' || text[i] >= 0x7f)
+			return false;
+	return true;
+}
+
+static bool check_etcd(const struct rules *r)
+{
+	static const char base[] = "auth_service.storage";
+	const struct conf_storage *storage = &r->conf->auth.storage;
+
+	if (!storage->endpoints_count)
+		return wrong(r, base,
+			"endpoints must be set when type is etcd, as "
+			"[etcd1.internal:2379]");
+	if (!is_prefix(storage->prefix))
+		return wrong(r, "auth_service.storage.prefix",
+			"must be at most %d characters, with a slash at the "
+			"beginning and none at the end, as /peerway",
+			STORE_PREFIX_MAX);
+	if (!*storage->tls.cert != !*storage->tls.key)
+		return wrong(r, "auth_service.storage.tls",
+			"give both cert and key, or neither");
+	if (!*storage->user.name != !*storage->user.password_file)
+		return wrong(r, "auth_service.storage.user",
+			"give both name and password_file, or neither");
+	return check_list(r, "auth_service.storage.endpoints",
+		storage->endpoints, storage->endpoints_count,
+		service_addr_form);
+}
+
+static bool check_storage(const struct rules *r)
+{
+	static const char *const of_etcd[] = {
+		"endpoints", "prefix", "compaction", "tls", "user"};
+	const struct conf_storage *storage = &r->conf->auth.storage;
+	char path[64];
+
+	if (!strcmp(storage->type, "etcd"))
+		return check_etcd(r);
+	if (strcmp(storage->type, "sqlite"))
+		return wrong(r, "auth_service.storage.type",
+			"\"%.64s\" is not sqlite or etcd", storage->type);
+	for (size_t i = 0; i < sizeof(of_etcd) / sizeof(of_etcd[0]); i++) {
+		snprintf(path, sizeof(path), "auth_service.storage.%s",
+			of_etcd[i]);
+		if (conf_tree_find(r->root, path))
+			return wrong(r, path, "goes with type etcd only");
+	}
+	return true;
+}
+
 static bool check_auth(const struct rules *r)
 {
 	const struct conf_auth *auth = &r->conf->auth;
@@ -319,9 +385,11 @@ static bool check_auth(const struct rules *r)
 		!conf_tree_find(r->root, "auth_service.tunnel_strategy.type"))
 		return wrong(r, "auth_service.tunnel_strategy",
 			"missing type parameter");
-	if (strcmp(auth->storage.type, "sqlite"))
-		return wrong(r, "auth_service.storage.type",
-			"\"%.64s\" is not sqlite", auth->storage.type);
+	if (*auth->ca_key_file && *auth->ca_key_file != '/')
+		return wrong(r, "auth_service.ca_key_file",
+			"must be an absolute path");
+	if (!check_storage(r))
+		return false;
 	return check_list(r, "auth_service.public_addr", auth->public_addr,
 		auth->public_addr_count, public_form);
 }

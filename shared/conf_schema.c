@@ -97,8 +97,28 @@ static const struct cyaml_schema_field strategy_fields[] = {
 	CYAML_FIELD_END,
 };
 
+static const struct cyaml_schema_field etcd_tls_fields[] = {
+	TEXT("ca", struct conf_etcd_tls, ca),
+	TEXT("cert", struct conf_etcd_tls, cert),
+	TEXT("key", struct conf_etcd_tls, key),
+	CYAML_FIELD_END,
+};
+
+static const struct cyaml_schema_field etcd_user_fields[] = {
+	TEXT("name", struct conf_etcd_user, name),
+	TEXT("password_file", struct conf_etcd_user, password_file),
+	CYAML_FIELD_END,
+};
+
 static const struct cyaml_schema_field storage_fields[] = {
 	TEXT("type", struct conf_storage, type),
+	TEXTS("endpoints", struct conf_storage, endpoints, LIST_MAX),
+	TEXT("prefix", struct conf_storage, prefix),
+	FROM_TREE("compaction"),
+	CYAML_FIELD_MAPPING(
+		"tls", OPTIONAL, struct conf_storage, tls, etcd_tls_fields),
+	CYAML_FIELD_MAPPING(
+		"user", OPTIONAL, struct conf_storage, user, etcd_user_fields),
 	CYAML_FIELD_END,
 };
 
@@ -111,6 +131,7 @@ static const struct cyaml_schema_field auth_fields[] = {
 	FROM_TREE("keep_alive_interval"),
 	NUMBER("keep_alive_count_max", struct conf_auth, keep_alive_count_max),
 	FROM_TREE("lease_ttl"),
+	TEXT("ca_key_file", struct conf_auth, ca_key_file),
 	CYAML_FIELD_MAPPING(
 		"storage", OPTIONAL, struct conf_auth, storage, storage_fields),
 	CYAML_FIELD_END,
@@ -128,6 +149,12 @@ static const struct cyaml_schema_value tcp_listener_entry = {
 		tcp_listener_fields),
 };
 
+static const struct cyaml_schema_field rebalance_fields[] = {
+	NUMBER("threshold", struct conf_rebalance, threshold),
+	NUMBER("rate", struct conf_rebalance, rate),
+	CYAML_FIELD_END,
+};
+
 static const struct cyaml_schema_field proxy_fields[] = {
 	CYAML_FIELD_BOOL("enabled", OPTIONAL, struct conf_proxy, enabled),
 	TEXT("listen_addr", struct conf_proxy, listen_addr),
@@ -143,9 +170,13 @@ static const struct cyaml_schema_field proxy_fields[] = {
 	FROM_TREE("dial_timeout"),
 	FROM_TREE("handshake_timeout"),
 	NUMBER("max_handshakes", struct conf_proxy, max_handshakes),
+	NUMBER("max_tunnel_handshakes", struct conf_proxy,
+		max_tunnel_handshakes),
 	NUMBER("max_clients", struct conf_proxy, max_clients),
 	NUMBER("max_tunnels", struct conf_proxy, max_tunnels),
 	FROM_TREE("drain_timeout"),
+	CYAML_FIELD_MAPPING("rebalance", OPTIONAL, struct conf_proxy, rebalance,
+		rebalance_fields),
 	TEXT("min_tls", struct conf_proxy, min_tls),
 	FROM_TREE("stream_buffer_max"),
 	FROM_TREE("buffer_max"),
@@ -179,6 +210,11 @@ static const struct cyaml_schema_field agent_fields[] = {
 	CYAML_FIELD_SEQUENCE("services", CYAML_FLAG_POINTER | OPTIONAL,
 		struct conf_agent, services, &service_entry, 0, 256),
 	NUMBER("max_streams", struct conf_agent, max_streams),
+	TEXT("https_proxy", struct conf_agent, https_proxy),
+	FROM_TREE("reconnect_max_interval"),
+	TEXT("region", struct conf_agent, region),
+	TEXT("zone", struct conf_agent, zone),
+	FROM_TREE("surplus_timeout"),
 	CYAML_FIELD_END,
 };
 

@@ -3,7 +3,7 @@
 
 /*
  * A YAML document as a tree that knows its lines, and the one error a bad file
- * gets. Part of conf.c; nothing else needs it. Pure.
+ * gets. Part of conf.c; besides, peerctl prints one without secrets. Pure.
  *
  * The tree takes less than YAML allows: one document, a mapping at the top,
  * keys that are plain scalars, no duplicate keys, anchors, aliases or tags,

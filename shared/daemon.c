@@ -3,6 +3,7 @@
 #include "shared/daemon.h"
 
 #include <argp.h>
+#include <openssl/crypto.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,6 +17,8 @@
 #include "shared/log.h"
 
 #define DEFAULT_CONFIG "/etc/peerway/peerway.yaml"
+
+#define STOP_SLACK_MS 15000
 
 enum { OPT_CHECK = 256, OPT_WORKER };
 
@@ -90,6 +93,9 @@ struct conf *daemon_start(int argc, char **argv, const char *name,
 		exit(0);
 	}
 	start_log(conf, name, opts.worker);
+	/* gRPC's threads may still use OpenSSL when the process ends: its state
+	 * is left to the kernel, not pulled from under them. */
+	OPENSSL_init_crypto(OPENSSL_INIT_NO_ATEXIT, NULL);
 	*options_out = opts;
 	return conf;
 }
@@ -127,4 +133,53 @@ void daemon_notify(const char *state)
 		    (struct sockaddr *)&addr, len) < 0)
 		log_warn("cannot notify the service manager: %m");
 	close(fd);
+}
+
+void daemon_stopping(int64_t within_ms)
+{
+	char text[80];
+
+	snprintf(text, sizeof(text), "STOPPING=1\nEXTEND_TIMEOUT_USEC=%lld",
+		(long long)(within_ms + STOP_SLACK_MS) * 1000);
+	daemon_notify(text);
+}
+
+/* --- watchdog --- */
+
+struct watchdog {
+	struct timer *timer;
+	int64_t interval_ms;
+};
+
+/* 0: nobody watches this process. A worker has its parent's environment. */
+static int64_t watchdog_interval(void)
+{
+	const char *usec = getenv("WATCHDOG_USEC");
+	const char *pid = getenv("WATCHDOG_PID");
+	int64_t interval;
+
+	if (!usec || (pid && strtoll(pid, NULL, 10) != getpid()))
+		return 0;
+	interval = strtoll(usec, NULL, 10) / 2000;
+	return interval > 0 ? interval : 0;
+}
+
+static void on_watchdog(void *arg)
+{
+	struct watchdog *watchdog = arg;
+
+	daemon_notify("WATCHDOG=1");
+	timer_set(watchdog->timer, watchdog->interval_ms);
+}
+
+void daemon_run(struct loop *loop)
+{
+	struct watchdog watchdog = {.interval_ms = watchdog_interval()};
+
+	if (watchdog.interval_ms) {
+		watchdog.timer = timer_new(loop, on_watchdog, &watchdog);
+		timer_set(watchdog.timer, 0);
+	}
+	loop_run(loop);
+	timer_free(watchdog.timer);
 }

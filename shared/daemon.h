@@ -7,6 +7,7 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "shared/conf.h"
 #include "shared/loop.h"
@@ -31,5 +32,13 @@ struct conf *daemon_start(int argc, char **argv, const char *name,
 /* Raises the descriptor limit to the hard one; returns it. */
 long daemon_raise_fd_limit(void);
 
-/* sd_notify protocol to $NOTIFY_SOCKET, if any: "READY=1", "STOPPING=1". */
+/* sd_notify protocol to $NOTIFY_SOCKET, if any: "READY=1". */
 void daemon_notify(const char *state);
+
+/* Tells the service manager that we end, in within_ms at most: it waits as long
+ * and 15 s more, however short its own patience. */
+void daemon_stopping(int64_t within_ms);
+
+/* loop_run(); when the service manager watches this process ($WATCHDOG_USEC,
+ * $WATCHDOG_PID), the loop tells it twice in that time that it turns. */
+void daemon_run(struct loop *loop);

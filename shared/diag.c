@@ -10,6 +10,8 @@
 #include <unistd.h>
 
 #include "shared/alloc.h"
+#include "shared/lag.h"
+#include "shared/process_metrics.h"
 #include "shared/sock.h"
 
 #define REQUEST_TIMEOUT_S 10
@@ -19,6 +21,7 @@ struct diag {
 	struct evhttp *http;
 	const struct diag_ops *ops;
 	struct metrics *metrics;
+	struct lag *lag;
 	void *arg;
 };
 
@@ -56,14 +59,16 @@ static void on_readyz(struct evhttp_request *request, void *arg)
 static void on_metrics(struct evhttp_request *request, void *arg)
 {
 	struct diag *diag = arg;
-	char *text = diag->metrics ? metrics_text(diag->metrics) : xstrdup("");
+	char *text = metrics_text(diag->metrics);
 	char *more = diag->ops->more_metrics
 			     ? diag->ops->more_metrics(diag->arg)
 			     : NULL;
-	char *all = xasprintf("%s%s", text, more ? more : "");
+	char *process = process_metrics_text();
+	char *all = xasprintf("%s%s%s", text, more ? more : "", process);
 
 	send_text(request, HTTP_OK, "text/plain; version=0.0.4", all);
 	free(all);
+	free(process);
 	free(more);
 	free(text);
 }
@@ -101,6 +106,7 @@ struct diag *diag_new(struct loop *loop, const char *addr,
 		errno = ENOMEM;
 		return NULL;
 	}
+	diag->lag = lag_new(loop, metrics, ops->lag);
 	evhttp_set_timeout(diag->http, REQUEST_TIMEOUT_S);
 	evhttp_set_max_headers_size(diag->http, REQUEST_MAX);
 	evhttp_set_max_body_size(diag->http, REQUEST_MAX);
@@ -117,6 +123,7 @@ void diag_free(struct diag *diag)
 {
 	if (!diag)
 		return;
+	lag_free(diag->lag);
 	if (diag->http)
 		evhttp_free(diag->http);
 	free(diag);

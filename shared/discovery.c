@@ -104,6 +104,12 @@ char *discovery_to_json(const struct discovery *discovery, bool find)
 		json_object_set_new(document, "renew_spread_ms",
 			json_integer(discovery->renew_spread_ms));
 	}
+	if (discovery->revision) {
+		json_object_set_new(
+			document, "store_id", json_string(discovery->store_id));
+		json_object_set_new(document, "revision",
+			json_integer((json_int_t)discovery->revision));
+	}
 	if (find)
 		add_reference_keys(document, discovery);
 	text = json_dumps(document, JSON_COMPACT);
@@ -271,6 +277,12 @@ static int read_discovery(const struct field *top, struct discovery *out)
 	if (ret == 0 && out->self_id[0] &&
 		!identity_uuid_is_valid(out->self_id))
 		ret = field_fail(top, "self_id", "is not a uuid");
+	if (ret == 0)
+		ret = field_text(top, "store_id", false, out->store_id,
+			sizeof(out->store_id));
+	if (ret == 0)
+		ret = field_number(
+			top, "revision", false, INT64_MAX, &out->revision);
 	if (ret == 0)
 		ret = read_cas(top, out);
 	if (ret == 0)

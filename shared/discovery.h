@@ -45,6 +45,9 @@ struct discovery {
 	char *host_ca;
 	char host_ca_id[80]; /* pin of the one that signs now */
 	uint32_t renew_spread_ms;
+	/* How new the list is: the store's id and revision; 0: not known. */
+	char store_id[64];
+	uint64_t revision;
 	/* /webapi/find only: the proxy that answers */
 	char self_id[37];
 };

@@ -42,25 +42,37 @@ uint64_t histogram_count(const struct histogram *histogram)
 	return count;
 }
 
+void histogram_join(struct histogram *histogram, const struct histogram *other)
+{
+	for (unsigned i = 0; i <= HISTOGRAM_BOUNDS_MAX; i++)
+		atomic_fetch_add_explicit(&histogram->values[i],
+			value_at(other, i), memory_order_relaxed);
+	atomic_fetch_add_explicit(&histogram->sum,
+		atomic_load_explicit(&other->sum, memory_order_relaxed),
+		memory_order_relaxed);
+}
+
 void histogram_text(FILE *out, const struct histogram *histogram,
 	const struct histogram_shape *shape, const char *name,
 	const char *labels)
 {
 	double sum = (double)atomic_load_explicit(
 		&histogram->sum, memory_order_relaxed);
+	const char *comma = *labels ? "," : "";
+	const char *open = *labels ? "{" : "", *close = *labels ? "}" : "";
 	uint64_t count = 0;
 
 	for (unsigned i = 0; i < shape->count; i++) {
 		uint64_t bound = shape->first << (shape->step * i);
 
 		count += value_at(histogram, i);
-		fprintf(out, "%s_bucket{%s,le=\"%.10g\"} %" PRIu64 "\n", name,
-			labels, (double)bound * shape->unit, count);
+		fprintf(out, "%s_bucket{%s%sle=\"%.10g\"} %" PRIu64 "\n", name,
+			labels, comma, (double)bound * shape->unit, count);
 	}
 	count += value_at(histogram, shape->count);
 	fprintf(out,
-		"%s_bucket{%s,le=\"+Inf\"} %" PRIu64 "\n"
-		"%s_sum{%s} %.10g\n%s_count{%s} %" PRIu64 "\n",
-		name, labels, count, name, labels, sum * shape->unit, name,
-		labels, count);
+		"%s_bucket{%s%sle=\"+Inf\"} %" PRIu64 "\n"
+		"%s_sum%s%s%s %.10g\n%s_count%s%s%s %" PRIu64 "\n",
+		name, labels, comma, count, name, open, labels, close,
+		sum * shape->unit, name, open, labels, close, count);
 }

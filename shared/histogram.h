@@ -29,7 +29,10 @@ void histogram_add(struct histogram *histogram,
 	const struct histogram_shape *shape, uint64_t value);
 /* How many values were added. */
 uint64_t histogram_count(const struct histogram *histogram);
-/* The lines name_bucket, name_sum and name_count. labels: `service="x"`. */
+/* Adds what other has counted. */
+void histogram_join(struct histogram *histogram, const struct histogram *other);
+/* The lines name_bucket, name_sum and name_count. labels: `service="x"`, or
+ * empty. */
 void histogram_text(FILE *out, const struct histogram *histogram,
 	const struct histogram_shape *shape, const char *name,
 	const char *labels);

@@ -33,6 +33,7 @@ struct http_message {
 	bool want_body;
 	enum http_result result;
 	bool head_done;
+	char reason[64];
 	size_t head_len; /* bytes given to the parser for the head */
 
 	char *text;
@@ -91,6 +92,17 @@ static int append(struct http_message *message, enum text_kind kind,
 	memcpy(message->text + message->text_len, data, len);
 	message->text_len += len;
 	message->text[message->text_len] = '\0';
+	return 0;
+}
+
+static int on_status(http_parser *parser, const char *data, size_t len)
+{
+	struct http_message *message = parser->data;
+	size_t have = strlen(message->reason);
+
+	for (; len-- > 0 && have < sizeof(message->reason) - 1; data++)
+		message->reason[have++] =
+			*data >= ' ' && *data <= '~' ? *data : '?';
 	return 0;
 }
 
@@ -177,6 +189,7 @@ static int on_message_complete(http_parser *parser)
 
 static const http_parser_settings callbacks = {
 	.on_url = on_url,
+	.on_status = on_status,
 	.on_header_field = on_header_field,
 	.on_header_value = on_header_value,
 	.on_headers_complete = on_headers_complete,
@@ -268,6 +281,11 @@ const char *http_target(const struct http_message *message)
 int http_status(const struct http_message *message)
 {
 	return message->parser.status_code;
+}
+
+const char *http_reason(const struct http_message *message)
+{
+	return message->reason;
 }
 
 const char *http_header(const struct http_message *message, const char *name)

@@ -34,6 +34,9 @@ enum http_result http_end(struct http_message *message);
 const char *http_method(const struct http_message *message);
 const char *http_target(const struct http_message *message); /* as sent */
 int http_status(const struct http_message *message);
+/* What stands behind the status, printable and cut at 63 bytes; may be empty.
+ */
+const char *http_reason(const struct http_message *message);
 /* First header of that name (any case), or NULL. */
 const char *http_header(const struct http_message *message, const char *name);
 const uint8_t *http_body(const struct http_message *message, size_t *len_out);

@@ -22,9 +22,12 @@
 
 static const struct ipc_row table[] = {
 	ROW(HELLO, hello, NEVER),
+	ROW(DRAIN, drain, NEVER),
+	ROW(RELOAD, reload, ALWAYS),
 	ROW(TUNNEL_SYNC, tunnel_sync, NEVER),
 	ROW(TUNNEL_UP, tunnel_up, NEVER),
 	ROW(TUNNEL_DOWN, tunnel_down, NEVER),
+	ROW(TUNNEL_MOVE, tunnel_move, NEVER),
 	ROW(TUNNEL_CLOSE, tunnel_close, NEVER),
 	ROW(DIAL, dial, ALWAYS),
 	ROW(DIAL_CANCEL, dial_cancel, NEVER),

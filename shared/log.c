@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Log lines, put together in one buffer and written with one write(2), so that
- * lines of several processes on one stderr do not mix. The level, format and
- * name are the only mutable globals of the program besides the signal flags.
+ * lines of several processes on one stderr do not mix. The level, format, name
+ * and limits are the only mutable globals of the program besides the signal
+ * flags.
  */
 #include "shared/log.h"
 
 #include <errno.h>
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +23,7 @@ static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static struct {
 	const char *name;
 	_Atomic int level;
-	bool json;
+	_Atomic bool json;
 } config = {.name = "peerway", .level = LOG_INFO};
 
 void log_init(const char *name, enum log_level level, bool json)
@@ -34,6 +36,11 @@ void log_init(const char *name, enum log_level level, bool json)
 void log_set_level(enum log_level level)
 {
 	config.level = level;
+}
+
+void log_set_json(bool json)
+{
+	config.json = json;
 }
 
 bool log_enabled(enum log_level level)
@@ -105,6 +112,119 @@ static void write_line(enum log_level level, const char *format, va_list ap)
 		return;
 }
 
+/* ---- limits ---- */
+
+static struct {
+	pthread_mutex_t lock;
+	struct log_limit *silent; /* those that have left something out */
+	_Atomic bool any;	  /* there is one */
+} limits = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static int64_t now_ms(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC, &ts);
+	return ts.tv_sec * 1000LL + ts.tv_nsec / 1000000;
+}
+
+static bool is_over(const struct log_limit *limit, int64_t now)
+{
+	return limit->written == 0 || now - limit->began >= LOG_LIMIT_MS;
+}
+
+bool log_limit_take(struct log_limit *limit, int64_t now)
+{
+	if (is_over(limit, now)) {
+		limit->began = now;
+		limit->written = 0;
+	}
+	if (limit->written == LOG_LIMIT_LINES) {
+		limit->left_out++;
+		return false;
+	}
+	limit->written++;
+	return true;
+}
+
+static void say_left_out(const struct log_limit *limit, const char *format, ...)
+{
+	va_list ap;
+
+	va_start(ap, format);
+	write_line(limit->level, format, ap);
+	va_end(ap);
+}
+
+/* Says what was left out in times that are over; the lock is held. */
+static void settle(int64_t now)
+{
+	struct log_limit **at = &limits.silent;
+
+	while (*at) {
+		struct log_limit *limit = *at;
+
+		if (!is_over(limit, now)) {
+			at = &limit->next;
+			continue;
+		}
+		say_left_out(limit,
+			"lines left out: %u more like those before in %lld s "
+			"place=%s",
+			limit->left_out,
+			(long long)(now - limit->began + 999) / 1000,
+			limit->where);
+		limit->left_out = 0;
+		limit->written = 0;
+		*at = limit->next;
+	}
+	limits.any = limits.silent != NULL;
+}
+
+static void settle_all(void)
+{
+	if (!limits.any) /* as good as always; seen late does no harm */
+		return;
+	pthread_mutex_lock(&limits.lock);
+	settle(now_ms());
+	pthread_mutex_unlock(&limits.lock);
+}
+
+/* Whether it may be written, with all limits up to date. */
+static bool pass(struct log_limit *limit)
+{
+	int64_t now = now_ms();
+	bool first, may;
+
+	pthread_mutex_lock(&limits.lock);
+	settle(now);
+	may = log_limit_take(limit, now);
+	first = limit->left_out == 1 && !may;
+	if (first) {
+		limit->next = limits.silent;
+		limits.silent = limit;
+		limits.any = true;
+	}
+	pthread_mutex_unlock(&limits.lock);
+	return may;
+}
+
+void log_limited_at(struct log_limit *limit, const char *format, ...)
+{
+	int saved = errno;
+	va_list ap;
+
+	if (!log_enabled(limit->level) || !pass(limit))
+		return;
+	errno = saved; /* for %m */
+	va_start(ap, format);
+	write_line(limit->level, format, ap);
+	va_end(ap);
+	errno = saved;
+}
+
+/* ---- lines ---- */
+
 void log_at(enum log_level level, const char *format, ...)
 {
 	int saved = errno;
@@ -112,6 +232,8 @@ void log_at(enum log_level level, const char *format, ...)
 
 	if (!log_enabled(level))
 		return;
+	settle_all();
+	errno = saved; /* for %m */
 	va_start(ap, format);
 	write_line(level, format, ap);
 	va_end(ap);

@@ -17,12 +17,14 @@
  */
 
 #include <stdbool.h>
+#include <stdint.h>
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 /* Borrows name for the life of the process ("proxy", "proxy/0"). */
 void log_init(const char *name, enum log_level level, bool json);
 void log_set_level(enum log_level level);
+void log_set_json(bool json);
 bool log_enabled(enum log_level level);
 /* "error", "warn", "info", "debug"; 0 or -EINVAL. */
 int log_level_parse(const char *text, enum log_level *level_out);
@@ -37,6 +39,37 @@ void log_at(enum log_level level, const char *format, ...)
 	do {                                            \
 		if (log_enabled(LOG_DEBUG))             \
 			log_at(LOG_DEBUG, __VA_ARGS__); \
+	} while (0)
+
+/*
+ * Lines that others can cause as often as they like: of one place in the code
+ * LOG_LIMIT_LINES in LOG_LIMIT_MS are written. How many were left out is said
+ * when that time is over, with the next line that anything writes.
+ */
+#define LOG_LIMIT_LINES 10
+#define LOG_LIMIT_MS 10000
+
+struct log_limit {
+	int64_t began; /* ms */
+	unsigned written;
+	unsigned left_out;
+	enum log_level level;
+	const char *where;
+	struct log_limit *next; /* of those that have left something out */
+};
+
+/* Whether a line may be written now; counts it either way. Pure but for limit.
+ */
+bool log_limit_take(struct log_limit *limit, int64_t now_ms);
+void log_limited_at(struct log_limit *limit, const char *format, ...)
+	__attribute__((format(printf, 2, 3)));
+
+/* For each place of its own. */
+#define log_limited(log_level, ...)                               \
+	do {                                                      \
+		static struct log_limit limit_ = {                \
+			.level = (log_level), .where = __func__}; \
+		log_limited_at(&limit_, __VA_ARGS__);             \
 	} while (0)
 
 /* Our own bug or a start that cannot go on: one line, then abort or exit 1. */

@@ -40,6 +40,7 @@ TAILQ_HEAD(signal_list, signal_watch);
 struct loop {
 	struct event_base *base;
 	struct task_list tasks;
+	struct task_list late;
 	struct task_list running;
 	struct corpse_list corpses;
 	struct signal_list signals;
@@ -133,6 +134,7 @@ struct loop *loop_new(void)
 	if (!loop->base || loop->wake_fd < 0)
 		fatal("cannot make the event loop: %m");
 	TAILQ_INIT(&loop->tasks);
+	TAILQ_INIT(&loop->late);
 	TAILQ_INIT(&loop->running);
 	TAILQ_INIT(&loop->corpses);
 	TAILQ_INIT(&loop->signals);
@@ -181,11 +183,11 @@ struct event_base *loop_base(struct loop *loop)
 	return loop->base;
 }
 
-static void run_tasks(struct loop *loop)
+static void run_tasks(struct loop *loop, struct task_list *tasks)
 {
 	struct loop_task *task;
 
-	TAILQ_CONCAT(&loop->running, &loop->tasks, entry);
+	TAILQ_CONCAT(&loop->running, tasks, entry);
 	while ((task = TAILQ_FIRST(&loop->running))) {
 		TAILQ_REMOVE(&loop->running, task, entry);
 		task->queued = false;
@@ -197,13 +199,14 @@ void loop_turn(struct loop *loop, bool block)
 {
 	int flags = EVLOOP_ONCE;
 
-	if (!block || !TAILQ_EMPTY(&loop->tasks))
+	if (!block || !TAILQ_EMPTY(&loop->tasks) || !TAILQ_EMPTY(&loop->late))
 		flags |= EVLOOP_NONBLOCK;
 	loop->now = monotonic_ms();
 	if (event_base_loop(loop->base, flags) < 0)
 		fatal("the event loop failed: %m");
 	loop->now = monotonic_ms();
-	run_tasks(loop);
+	run_tasks(loop, &loop->tasks);
+	run_tasks(loop, &loop->late);
 	bury(loop);
 }
 
@@ -236,20 +239,35 @@ void loop_defer(struct loop *loop, struct loop_task *task)
 	TAILQ_INSERT_TAIL(&loop->tasks, task, entry);
 }
 
-void loop_cancel(struct loop *loop, struct loop_task *task)
+void loop_defer_late(struct loop *loop, struct loop_task *task)
+{
+	if (task->queued)
+		return;
+	task->queued = true;
+	TAILQ_INSERT_TAIL(&loop->late, task, entry);
+}
+
+static bool remove_from(struct task_list *list, struct loop_task *task)
 {
 	struct loop_task *other;
 
+	TAILQ_FOREACH (other, list, entry) {
+		if (other != task)
+			continue;
+		TAILQ_REMOVE(list, task, entry);
+		return true;
+	}
+	return false;
+}
+
+void loop_cancel(struct loop *loop, struct loop_task *task)
+{
 	if (!task->queued)
 		return;
 	task->queued = false;
-	TAILQ_FOREACH (other, &loop->running, entry) {
-		if (other == task) {
-			TAILQ_REMOVE(&loop->running, task, entry);
-			return;
-		}
-	}
-	TAILQ_REMOVE(&loop->tasks, task, entry);
+	if (!remove_from(&loop->running, task) &&
+		!remove_from(&loop->late, task))
+		TAILQ_REMOVE(&loop->tasks, task, entry);
 }
 
 void loop_free_later(struct loop *loop, void (*fn)(void *), void *ptr)

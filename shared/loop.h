@@ -44,6 +44,9 @@ int64_t loop_now(struct loop *loop);
 /* Runs task at the end of this turn (or of the next one when called by a
  * task); the next wait then does not block. Queueing twice is once. */
 void loop_defer(struct loop *loop, struct loop_task *task);
+/* The same behind all other tasks of the turn: for work that can wait, and
+ * that should take only a small piece of a turn. */
+void loop_defer_late(struct loop *loop, struct loop_task *task);
 void loop_cancel(struct loop *loop, struct loop_task *task);
 
 /* Calls fn(ptr) after the tasks of this turn. */

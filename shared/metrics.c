@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Counters, gauges and their Prometheus text: see metrics.h. */
+/*
+ * Counters, gauges, histograms and their Prometheus text: see metrics.h. Behind
+ * the numbers of all series stand the histograms, in the order of the table.
+ */
 #include "shared/metrics.h"
 
 #include <inttypes.h>
@@ -10,9 +13,26 @@
 
 #include "shared/alloc.h"
 
-size_t metrics_size(size_t count, size_t slots)
+/* Numbers that a histogram takes. */
+#define HISTOGRAM_CELLS (sizeof(struct histogram) / sizeof(int64_t))
+
+static size_t histograms_before(const struct metric *table, size_t index)
 {
-	return count * slots * sizeof(int64_t);
+	size_t n = 0;
+
+	for (size_t i = 0; i < index; i++)
+		n += table[i].shape != NULL;
+	return n;
+}
+
+static size_t stride_of(const struct metric *table, size_t count)
+{
+	return count + histograms_before(table, count) * HISTOGRAM_CELLS;
+}
+
+size_t metrics_size(const struct metric *table, size_t count, size_t slots)
+{
+	return stride_of(table, count) * slots * sizeof(int64_t);
 }
 
 void metrics_init(struct metrics *metrics, const struct metric *table,
@@ -22,7 +42,10 @@ void metrics_init(struct metrics *metrics, const struct metric *table,
 	metrics->count = count;
 	metrics->slots = slots;
 	metrics->slot = slot;
-	metrics->own = memory ? NULL : xcalloc(count * slots, sizeof(int64_t));
+	metrics->stride = stride_of(table, count);
+	metrics->own =
+		memory ? NULL
+		       : xcalloc(metrics->stride * slots, sizeof(int64_t));
 	metrics->values = memory ? memory : metrics->own;
 }
 
@@ -36,7 +59,16 @@ void metrics_deinit(struct metrics *metrics)
 static _Atomic int64_t *value_at(
 	const struct metrics *metrics, size_t slot, size_t index)
 {
-	return &metrics->values[slot * metrics->count + index];
+	return &metrics->values[slot * metrics->stride + index];
+}
+
+static struct histogram *histogram_at(
+	const struct metrics *metrics, size_t slot, size_t index)
+{
+	size_t n = histograms_before(metrics->table, index);
+
+	return (struct histogram *)value_at(
+		metrics, slot, metrics->count + n * HISTOGRAM_CELLS);
 }
 
 void metric_add(struct metrics *metrics, size_t index, int64_t n)
@@ -49,6 +81,12 @@ void metric_set(struct metrics *metrics, size_t index, int64_t value)
 {
 	atomic_store_explicit(value_at(metrics, metrics->slot, index), value,
 		memory_order_relaxed);
+}
+
+void metric_observe(struct metrics *metrics, size_t index, uint64_t value)
+{
+	histogram_add(histogram_at(metrics, metrics->slot, index),
+		metrics->table[index].shape, value);
 }
 
 int64_t metric_get(const struct metrics *metrics, size_t index)
@@ -69,6 +107,34 @@ void metrics_clear_gauges(struct metrics *metrics, size_t slot)
 	}
 }
 
+static void put_histogram(
+	FILE *out, const struct metrics *metrics, size_t index)
+{
+	const struct metric *m = &metrics->table[index];
+	struct histogram sum = {0};
+
+	for (size_t slot = 0; slot < metrics->slots; slot++)
+		histogram_join(&sum, histogram_at(metrics, slot, index));
+	histogram_text(
+		out, &sum, m->shape, m->name, m->labels ? m->labels : "");
+}
+
+static void put_number(FILE *out, const struct metrics *metrics, size_t index)
+{
+	const struct metric *m = &metrics->table[index];
+
+	fprintf(out, m->labels ? "%s{%s} " : "%s%s ", m->name,
+		m->labels ? m->labels : "");
+	fprintf(out, "%" PRId64 "\n", metric_get(metrics, index));
+}
+
+static const char *type_of(const struct metric *metric)
+{
+	if (metric->shape)
+		return "histogram";
+	return metric->gauge ? "gauge" : "counter";
+}
+
 char *metrics_text(const struct metrics *metrics)
 {
 	const char *last = "";
@@ -83,12 +149,12 @@ char *metrics_text(const struct metrics *metrics)
 
 		if (strcmp(m->name, last) != 0)
 			fprintf(out, "# HELP %s %s\n# TYPE %s %s\n", m->name,
-				m->help ? m->help : "", m->name,
-				m->gauge ? "gauge" : "counter");
+				m->help ? m->help : "", m->name, type_of(m));
 		last = m->name;
-		fprintf(out, m->labels ? "%s{%s} " : "%s%s ", m->name,
-			m->labels ? m->labels : "");
-		fprintf(out, "%" PRId64 "\n", metric_get(metrics, i));
+		if (m->shape)
+			put_histogram(out, metrics, i);
+		else
+			put_number(out, metrics, i);
 	}
 	fclose(out);
 	return text;

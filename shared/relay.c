@@ -133,14 +133,18 @@ static void free_now(void *arg)
 	free(relay);
 }
 
+void relay_counts(
+	const struct relay *relay, uint64_t *a_to_b_out, uint64_t *b_to_a_out)
+{
+	*a_to_b_out = relay->ways[0].moved;
+	*b_to_a_out = relay->ways[1].moved;
+}
+
 static void finish(struct relay *relay, int error)
 {
-	struct relay_result result = {
-		.a_to_b = relay->ways[0].moved,
-		.b_to_a = relay->ways[1].moved,
-		.error = error,
-	};
+	struct relay_result result = {.error = error};
 
+	relay_counts(relay, &result.a_to_b, &result.b_to_a);
 	for (int i = 0; error && i < 2; i++)
 		if (relay->ways[i].state != WAY_SHUT)
 			chan_abort(relay->ways[i].to);

@@ -30,5 +30,8 @@ struct relay *relay_new(struct loop *loop, struct chan *a, struct chan *b,
 	const void *first, size_t len,
 	void (*on_end)(void *arg, const struct relay_result *result),
 	void *arg);
+/* What has gone so far. */
+void relay_counts(
+	const struct relay *relay, uint64_t *a_to_b_out, uint64_t *b_to_a_out);
 /* Ends it without on_end. */
 void relay_free(struct relay *relay);

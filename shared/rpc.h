@@ -75,9 +75,16 @@ grpc_channel_credentials *rpc_channel_creds(struct rpc_identity *holder,
 	const char *cluster, unsigned role, const char *expect_uuid,
 	void (*on_refused)(void *arg, const char *why), void *arg);
 
+/* Who certain leaves name, remembered: to read one takes longer than most calls
+ * do. For one thread and one cluster. */
+struct rpc_callers;
+struct rpc_callers *rpc_callers_new(void);
+void rpc_callers_free(struct rpc_callers *callers);
+
 /* Who the caller is, from the verified leaf; 0, -ENOENT when it sent none,
- * -EBADMSG. */
-int rpc_caller(grpc_call *call, const char *cluster, struct host_identity *out);
+ * -EBADMSG. callers NULL: read anew. */
+int rpc_caller(struct rpc_callers *callers, grpc_call *call,
+	const char *cluster, struct host_identity *out);
 
 /* ---- messages ---- */
 
@@ -89,9 +96,14 @@ ProtobufCMessage *rpc_unpack(
 /* ---- client (RPC_ON_LOOP) ---- */
 
 struct rpc_channel;
-/* address "host:port"; takes creds. */
+/* address "host:port"; takes creds. server_name NULL: not a server of ours; its
+ * name is that of the address, and it is not pinged while no call is open. */
 struct rpc_channel *rpc_channel_new(struct rpc_cq *cq, const char *address,
 	const char *server_name, grpc_channel_credentials *creds);
+/* Goes with every call from now on (RPC_METADATA_MAX of them); copied. */
+#define RPC_METADATA_MAX 4
+void rpc_channel_metadata(
+	struct rpc_channel *channel, const char *key, const char *value);
 /* Calls under way end with status CANCELLED first. NULL is fine. */
 void rpc_channel_free(struct rpc_channel *channel);
 
@@ -100,6 +112,14 @@ struct rpc_client_call;
  * borrowed and NULL unless status is 0. NULL arg is fine. */
 struct rpc_client_call *rpc_unary(struct rpc_channel *channel,
 	const char *method, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *response, uint32_t deadline_ms,
+	void (*done)(void *arg, int status, const char *message,
+		const ProtobufCMessage *response),
+	void *arg);
+/* The same of a request that rpc_pack() has made, borrowed: for those who may
+ * have to ask again. */
+struct rpc_client_call *rpc_unary_packed(struct rpc_channel *channel,
+	const char *method, grpc_byte_buffer *request,
 	const ProtobufCMessageDescriptor *response, uint32_t deadline_ms,
 	void (*done)(void *arg, int status, const char *message,
 		const ProtobufCMessage *response),
@@ -155,6 +175,9 @@ void rpc_fail(struct rpc_server_call *call, int status, const char *format, ...)
  * sent, so that the caller can stop a slow reader; -EPIPE when the caller has
  * gone. */
 int64_t rpc_push(struct rpc_server_call *call, const ProtobufCMessage *message);
+/* The same message for many calls, of rpc_pack(): shared, not copied. Borrows.
+ */
+int64_t rpc_push_packed(struct rpc_server_call *call, grpc_byte_buffer *packed);
 /* Stream: called when the queue has drained below low_water bytes, and when the
  * caller has gone (gone = true): that ends the call too, nothing may be said
  * to it any more. Without fn a call lives until it is answered. */

@@ -13,6 +13,7 @@
  * until its batches have come back, and touches nothing but itself.
  */
 
+#include <assert.h>
 #include <grpc/byte_buffer.h>
 #include <grpc/slice.h>
 #include <grpc/support/alloc.h>
@@ -61,6 +62,8 @@ struct rpc_channel {
 	struct rpc_cq *cq;
 	grpc_channel *channel;
 	LIST_HEAD(, rpc_client_call) calls;
+	grpc_metadata metadata[RPC_METADATA_MAX];
+	size_t metadata_count;
 };
 
 /* ---- channel ---- */
@@ -80,17 +83,16 @@ static grpc_channel *channel_create(const char *address,
 	const char *server_name, grpc_channel_credentials *creds)
 {
 	grpc_resource_quota *quota = grpc_resource_quota_create("rpc_channel");
+	/* the name stands last: a server of no name of ours has none */
 	grpc_arg args[] = {
-		{.type = GRPC_ARG_STRING,
-			.key = (char *)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
-			.value.string = (char *)server_name},
 		{.type = GRPC_ARG_POINTER,
 			.key = (char *)GRPC_ARG_RESOURCE_QUOTA,
 			.value.pointer = {quota,
 				grpc_resource_quota_arg_vtable()}},
 		int_arg(GRPC_ARG_KEEPALIVE_TIME_MS, 10000),
 		int_arg(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, 5000),
-		int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1),
+		int_arg(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS,
+			server_name != NULL),
 		int_arg(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0),
 		int_arg(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200),
 		int_arg(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5000),
@@ -103,9 +105,13 @@ static grpc_channel *channel_create(const char *address,
 		int_arg(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1),
 		int_arg(GRPC_ARG_ENABLE_CHANNELZ, 0),
 		int_arg(GRPC_ARG_ENABLE_PER_MESSAGE_COMPRESSION, 0),
+		{.type = GRPC_ARG_STRING,
+			.key = (char *)GRPC_SSL_TARGET_NAME_OVERRIDE_ARG,
+			.value.string = (char *)server_name},
 	};
 	grpc_channel_args list = {
-		.num_args = sizeof(args) / sizeof(args[0]), .args = args};
+		.num_args = sizeof(args) / sizeof(args[0]) - !server_name,
+		.args = args};
 	grpc_channel *channel;
 
 	grpc_resource_quota_resize(quota, MEMORY_MAX);
@@ -124,6 +130,17 @@ struct rpc_channel *rpc_channel_new(struct rpc_cq *cq, const char *address,
 	LIST_INIT(&channel->calls);
 	grpc_channel_credentials_release(creds);
 	return channel;
+}
+
+void rpc_channel_metadata(
+	struct rpc_channel *channel, const char *key, const char *value)
+{
+	grpc_metadata *entry = &channel->metadata[channel->metadata_count];
+
+	assert(channel->metadata_count < RPC_METADATA_MAX);
+	channel->metadata_count++;
+	entry->key = grpc_slice_from_copied_string(key);
+	entry->value = grpc_slice_from_copied_string(value);
 }
 
 /* ---- the end of a call ---- */
@@ -255,13 +272,16 @@ static gpr_timespec deadline_after(uint32_t ms)
 }
 
 static void send_request(
-	struct rpc_client_call *call, const ProtobufCMessage *request)
+	struct rpc_client_call *call, grpc_byte_buffer *request)
 {
-	grpc_byte_buffer *buffer = rpc_pack(request);
 	grpc_op ops[] = {
-		{.op = GRPC_OP_SEND_INITIAL_METADATA},
+		{.op = GRPC_OP_SEND_INITIAL_METADATA,
+			.data.send_initial_metadata =
+				{.metadata = call->channel->metadata,
+					.count =
+						call->channel->metadata_count}},
 		{.op = GRPC_OP_SEND_MESSAGE,
-			.data.send_message.send_message = buffer},
+			.data.send_message.send_message = request},
 		{.op = GRPC_OP_SEND_CLOSE_FROM_CLIENT},
 		{.op = GRPC_OP_RECV_INITIAL_METADATA,
 			.data.recv_initial_metadata.recv_initial_metadata =
@@ -269,7 +289,6 @@ static void send_request(
 	};
 
 	start(call, ops, sizeof(ops) / sizeof(ops[0]), &call->start_tag);
-	grpc_byte_buffer_destroy(buffer);
 }
 
 static struct rpc_client_call *call_new(struct rpc_channel *channel,
@@ -296,8 +315,7 @@ static struct rpc_client_call *call_new(struct rpc_channel *channel,
 	return call;
 }
 
-static void call_begin(
-	struct rpc_client_call *call, const ProtobufCMessage *request)
+static void call_begin(struct rpc_client_call *call, grpc_byte_buffer *request)
 {
 	grpc_op status = {.op = GRPC_OP_RECV_STATUS_ON_CLIENT,
 		.data.recv_status_on_client = {
@@ -311,8 +329,8 @@ static void call_begin(
 	receive(call);
 }
 
-struct rpc_client_call *rpc_unary(struct rpc_channel *channel,
-	const char *method, const ProtobufCMessage *request,
+struct rpc_client_call *rpc_unary_packed(struct rpc_channel *channel,
+	const char *method, grpc_byte_buffer *request,
 	const ProtobufCMessageDescriptor *response, uint32_t deadline_ms,
 	void (*done)(void *arg, int status, const char *message,
 		const ProtobufCMessage *response),
@@ -321,8 +339,27 @@ struct rpc_client_call *rpc_unary(struct rpc_channel *channel,
 	struct rpc_client_call *call = call_new(
 		channel, method, deadline_after(deadline_ms), response, arg);
 
+	/* sending empties it */
+	grpc_byte_buffer *copy = grpc_byte_buffer_copy(request);
+
 	call->on_answer = done;
-	call_begin(call, request);
+	call_begin(call, copy);
+	grpc_byte_buffer_destroy(copy);
+	return call;
+}
+
+struct rpc_client_call *rpc_unary(struct rpc_channel *channel,
+	const char *method, const ProtobufCMessage *request,
+	const ProtobufCMessageDescriptor *response, uint32_t deadline_ms,
+	void (*done)(void *arg, int status, const char *message,
+		const ProtobufCMessage *response),
+	void *arg)
+{
+	grpc_byte_buffer *packed = rpc_pack(request);
+	struct rpc_client_call *call = rpc_unary_packed(
+		channel, method, packed, response, deadline_ms, done, arg);
+
+	grpc_byte_buffer_destroy(packed);
 	return call;
 }
 
@@ -334,11 +371,13 @@ struct rpc_client_call *rpc_stream(struct rpc_channel *channel,
 {
 	struct rpc_client_call *call = call_new(channel, method,
 		gpr_inf_future(GPR_CLOCK_MONOTONIC), response, arg);
+	grpc_byte_buffer *packed = rpc_pack(request);
 
 	call->streaming = true;
 	call->on_message = on_message;
 	call->on_end = done;
-	call_begin(call, request);
+	call_begin(call, packed);
+	grpc_byte_buffer_destroy(packed);
 	return call;
 }
 
@@ -357,6 +396,10 @@ void rpc_channel_free(struct rpc_channel *channel)
 	while ((call = LIST_FIRST(&channel->calls))) {
 		rpc_client_cancel(call);
 		call_detach(call, GRPC_STATUS_CANCELLED, "channel closed");
+	}
+	for (size_t i = 0; i < channel->metadata_count; i++) {
+		grpc_slice_unref(channel->metadata[i].key);
+		grpc_slice_unref(channel->metadata[i].value);
 	}
 	grpc_channel_destroy(channel->channel);
 	free(channel);

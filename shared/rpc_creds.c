@@ -252,26 +252,91 @@ grpc_channel_credentials *rpc_channel_creds(struct rpc_identity *holder,
 
 /* ---- callers ---- */
 
-int rpc_caller(grpc_call *call, const char *cluster, struct host_identity *out)
+#define CALLERS 64 /* remembered, by hash */
+
+struct known {
+	char *pem;
+	size_t len;
+	struct host_identity identity;
+};
+
+struct rpc_callers {
+	struct known known[CALLERS];
+};
+
+struct rpc_callers *rpc_callers_new(void)
+{
+	return xcalloc(1, sizeof(struct rpc_callers));
+}
+
+void rpc_callers_free(struct rpc_callers *callers)
+{
+	for (int i = 0; i < CALLERS; i++)
+		free(callers->known[i].pem);
+	free(callers);
+}
+
+static struct known *slot_of(
+	struct rpc_callers *callers, const char *pem, size_t len)
+{
+	uint32_t hash = 2166136261u; /* FNV-1a */
+
+	for (size_t i = 0; i < len; i++)
+		hash = (hash ^ (unsigned char)pem[i]) * 16777619u;
+	return &callers->known[hash % CALLERS];
+}
+
+static int identity_of_pem(const char *pem, size_t len, const char *cluster,
+	struct host_identity *out)
+{
+	X509 *leaf = leaf_of_pem(pem, len);
+	const char *reason;
+	int ret =
+		leaf ? identity_of_host(leaf, cluster, out, &reason) : -EBADMSG;
+
+	X509_free(leaf);
+	return ret;
+}
+
+static int recall(struct rpc_callers *callers, const char *pem, size_t len,
+	const char *cluster, struct host_identity *out)
+{
+	struct known *known = slot_of(callers, pem, len);
+	int ret;
+
+	if (known->pem && known->len == len &&
+		memcmp(known->pem, pem, len) == 0) {
+		*out = known->identity;
+		return 0;
+	}
+	ret = identity_of_pem(pem, len, cluster, out);
+	if (ret < 0)
+		return ret;
+	free(known->pem);
+	known->pem = xstrndup(pem, len);
+	known->len = len;
+	known->identity = *out;
+	return 0;
+}
+
+int rpc_caller(struct rpc_callers *callers, grpc_call *call,
+	const char *cluster, struct host_identity *out)
 {
 	grpc_auth_context *context = grpc_call_auth_context(call);
 	grpc_auth_property_iterator it;
 	const grpc_auth_property *pem;
-	const char *reason;
 	int ret = -ENOENT;
-	X509 *leaf;
 
 	if (!context)
 		return -ENOENT;
 	it = grpc_auth_context_find_properties_by_name(
 		context, GRPC_X509_PEM_CERT_PROPERTY_NAME);
 	pem = grpc_auth_property_iterator_next(&it);
-	if (pem && grpc_auth_context_peer_is_authenticated(context)) {
-		leaf = leaf_of_pem(pem->value, pem->value_length);
-		ret = leaf ? identity_of_host(leaf, cluster, out, &reason)
-			   : -EBADMSG;
-		X509_free(leaf);
-	}
+	if (pem && grpc_auth_context_peer_is_authenticated(context))
+		ret = callers ? recall(callers, pem->value, pem->value_length,
+					cluster, out)
+			      : identity_of_pem(pem->value, pem->value_length,
+					cluster, out);
 	grpc_auth_context_release(context);
 	return ret;
 }

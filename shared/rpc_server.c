@@ -18,7 +18,7 @@
 #include "shared/alloc.h"
 #include "shared/rpc_server_call.h"
 
-#define REQUEST_MAX (2 << 20) /* a Publish is at most 1.5 MiB */
+#define REQUEST_MAX (2 << 20) /* a Publish is at most 1440 KiB */
 #define ACCEPTS 8	      /* calls waiting to be accepted, per method */
 #define CALLS_MAX 16384	      /* at once */
 #define UNKNOWN_MAX 256	      /* at once, of callers without a certificate */
@@ -39,7 +39,8 @@ static grpc_status_code admit(
 		*why_out = "no such method";
 		return GRPC_STATUS_UNIMPLEMENTED;
 	}
-	if (rpc_caller(call->call, server->cluster, &call->caller) < 0) {
+	if (rpc_caller(server->callers, call->call, server->cluster,
+		    &call->caller) < 0) {
 		call->caller = (struct host_identity){0};
 		call->unknown = true;
 		server->unknown++;
@@ -115,6 +116,7 @@ void rpc_server_forget(struct rpc_server *server)
 {
 	if (!server->stopped || server->objects > 0)
 		return;
+	rpc_callers_free(server->callers);
 	free(server->cluster);
 	free(server->handles);
 	free(server);
@@ -217,6 +219,7 @@ struct rpc_server *rpc_server_new(struct rpc_cq *cq, const char *addr,
 	server->cq = cq;
 	server->loop = rpc_cq_loop(cq);
 	server->cluster = xstrdup(cluster);
+	server->callers = rpc_callers_new();
 	server->methods = methods;
 	server->arg = arg;
 	server->server = server_create();

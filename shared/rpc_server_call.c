@@ -157,12 +157,12 @@ static void on_sent(struct rpc_tag *tag, bool ok)
 	call_settle(call);
 }
 
-static void call_queue(
-	struct rpc_server_call *call, const ProtobufCMessage *message)
+/* Takes buffer. */
+static void call_queue(struct rpc_server_call *call, grpc_byte_buffer *buffer)
 {
 	struct outgoing *out = xcalloc(1, sizeof(*out));
 
-	out->buffer = rpc_pack(message);
+	out->buffer = buffer;
 	out->size = (int64_t)grpc_byte_buffer_length(out->buffer);
 	call->queued += out->size;
 	STAILQ_INSERT_TAIL(&call->queue, out, entry);
@@ -279,7 +279,7 @@ void rpc_server_call_read(struct rpc_server_call *call)
 void rpc_reply(struct rpc_server_call *call, const ProtobufCMessage *response)
 {
 	if (call->call && !call->closed && !call->ending)
-		call_queue(call, response);
+		call_queue(call, rpc_pack(response));
 	rpc_server_call_end(call, GRPC_STATUS_OK, NULL);
 }
 
@@ -298,7 +298,16 @@ int64_t rpc_push(struct rpc_server_call *call, const ProtobufCMessage *message)
 {
 	if (!call->call || call->closed || call->ending)
 		return -EPIPE;
-	call_queue(call, message);
+	call_queue(call, rpc_pack(message));
+	call_pump(call);
+	return call->queued;
+}
+
+int64_t rpc_push_packed(struct rpc_server_call *call, grpc_byte_buffer *packed)
+{
+	if (!call->call || call->closed || call->ending)
+		return -EPIPE;
+	call_queue(call, grpc_byte_buffer_copy(packed));
 	call_pump(call);
 	return call->queued;
 }

@@ -70,6 +70,7 @@ struct rpc_server {
 	struct loop *loop;
 	grpc_server *server;
 	char *cluster;
+	struct rpc_callers *callers;
 	const struct rpc_method *methods;
 	void **handles; /* gRPC's, one per method */
 	void *arg;

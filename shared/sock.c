@@ -257,6 +257,12 @@ void sock_nodelay(int fd)
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
 }
 
+void sock_defer_accept(int fd, unsigned seconds)
+{
+	(void)setsockopt(
+		fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &seconds, sizeof(seconds));
+}
+
 void sock_user_timeout(int fd, unsigned ms)
 {
 	(void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof(ms));

@@ -32,6 +32,9 @@ void sock_peer_text(int fd, char *text, size_t size);
 
 /* TCP listener; gives a descriptor or -errno. */
 int sock_listen(const struct sock_addr *addr, bool reuseport, int backlog);
+/* Connections whose client says nothing are not to be accepted for about so
+ * long: only where the client speaks first. */
+void sock_defer_accept(int fd, unsigned seconds);
 /* Starts connecting; gives a descriptor (perhaps not yet connected) or -errno.
  */
 int sock_connect(const struct sock_addr *addr);

@@ -18,37 +18,9 @@
 
 #include "shared/alloc.h"
 #include "shared/bundle.h"
+#include "shared/file.h"
 #include "shared/pki.h"
 #include "shared/tls.h"
-
-#define FILE_MAX (1 << 20)
-
-/* A regular file of at most FILE_MAX bytes; gives, or NULL with the reason. */
-static char *read_file(const char *path, char **error_out)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	struct stat st;
-	char *text = NULL;
-	size_t len = 0;
-
-	if (fd < 0 || fstat(fd, &st) < 0) {
-		*error_out = xasprintf("%s: %s", path, strerror(errno));
-	} else if (!S_ISREG(st.st_mode) || st.st_size > FILE_MAX) {
-		*error_out = xasprintf("%s: not a file of PEM", path);
-	} else {
-		text = xcalloc(1, st.st_size + 1);
-		while (len < (size_t)st.st_size) {
-			ssize_t n = read(fd, text + len, st.st_size - len);
-
-			if (n <= 0)
-				break;
-			len += n;
-		}
-	}
-	if (fd >= 0)
-		close(fd);
-	return text;
-}
 
 /* Where the four parts come from, as errors name it. */
 struct origin {
@@ -221,14 +193,14 @@ struct tls_identity *tls_identity_load_files(const char *cert, const char *key,
 	char *user_text = NULL;
 	char *host_text = NULL;
 	char *key_text = NULL;
-	char *cert_text = read_file(cert, error_out);
+	char *cert_text = file_text(cert, error_out);
 
 	if (cert_text)
-		key_text = read_file(key, error_out);
+		key_text = file_text(key, error_out);
 	if (key_text)
-		host_text = read_file(host_ca, error_out);
+		host_text = file_text(host_ca, error_out);
 	if (host_text && with_user)
-		user_text = read_file(user_ca, error_out);
+		user_text = file_text(user_ca, error_out);
 	if (host_text && (user_text || !with_user))
 		identity = parse(&origin, cert_text, key_text, host_text,
 			user_text, error_out);

@@ -275,6 +275,8 @@ static void end_open_answers(struct tunnel *tunnel)
 
 void tunnel_peer_goaway(struct tunnel *tunnel, uint32_t code)
 {
+	bool first = tunnel->state < TUNNEL_ENDING;
+
 	if (tunnel->state > TUNNEL_ENDING)
 		return;
 	tunnel->state = TUNNEL_ENDING;
@@ -284,6 +286,8 @@ void tunnel_peer_goaway(struct tunnel *tunnel, uint32_t code)
 				? xstrdup("ended by the peer")
 				: xasprintf("ended by the peer: %s",
 					  nghttp2_http2_strerror(code));
+	if (first && tunnel->ops->on_ending)
+		tunnel->ops->on_ending(tunnel, tunnel->arg);
 	end_open_answers(tunnel);
 	tunnel_wake(tunnel);
 }

@@ -85,6 +85,9 @@ struct tunnel_ops {
 		struct tunnel_stream *stream,
 		const struct tunnel_request *request, const uint8_t *body,
 		size_t body_len);
+	/* The peer has said goodbye: no new streams, those there are go on. Not
+	 * called after tunnel_close(). May be NULL. */
+	void (*on_ending)(struct tunnel *tunnel, void *arg);
 	/* Last call. Its streams have had their on_end before. */
 	void (*on_end)(struct tunnel *tunnel, void *arg, const char *reason);
 };
@@ -162,6 +165,9 @@ void tunnel_stream_set_ops(struct tunnel_stream *stream,
  */
 void tunnel_stream_join(struct tunnel_stream *stream, struct chan *chan,
 	const void *first, size_t len);
+/* What has gone so far each way, as in the result. */
+void tunnel_stream_counts(const struct tunnel_stream *stream,
+	uint64_t *sent_out, uint64_t *received_out);
 /* Gives up: RST_STREAM CANCEL; on_end follows with -ECANCELED. */
 void tunnel_stream_reset(struct tunnel_stream *stream);
 

@@ -268,6 +268,13 @@ void tunnel_stream_set_ops(struct tunnel_stream *stream,
 	stream->arg = arg;
 }
 
+void tunnel_stream_counts(const struct tunnel_stream *stream,
+	uint64_t *sent_out, uint64_t *received_out)
+{
+	*sent_out = stream->result.sent;
+	*received_out = stream->result.received;
+}
+
 void tunnel_stream_reset(struct tunnel_stream *stream)
 {
 	tunnel_stream_finish(stream, -ECANCELED);

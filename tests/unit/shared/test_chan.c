@@ -122,6 +122,46 @@ static void test_peer_gone_in_the_handshake(void **state)
 	loop_free(loop);
 }
 
+static int wait_once(SSL *ssl, int *alert, void *arg)
+{
+	int *calls = arg;
+
+	return ++*calls == 1 ? SSL_CLIENT_HELLO_RETRY
+			     : SSL_CLIENT_HELLO_SUCCESS;
+}
+
+static void test_a_client_hello_can_be_made_to_wait(void **state)
+{
+	struct loop *loop = loop_new();
+	SSL_CTX *ctx = tls_pair_ctx(true);
+	SSL_CTX *client_ctx = tls_pair_ctx(false);
+	struct chan *chans[2];
+	char text[16];
+	int calls = 0;
+	int fds[2];
+
+	assert_int_equal(sock_pair(fds), 0);
+	SSL_CTX_set_client_hello_cb(ctx, wait_once, &calls);
+	chans[0] = chan_new_tls(loop, fds[0], SSL_new(ctx));
+	chans[1] = chan_new_tls(loop, fds[1], SSL_new(client_ctx));
+	SSL_CTX_free(ctx);
+	SSL_CTX_free(client_ctx);
+	SSL_set_accept_state(chan_ssl(chans[0]));
+	SSL_set_connect_state(chan_ssl(chans[1]));
+	assert_int_equal(chan_handshake(chans[1]), -EAGAIN);
+	assert_int_equal(chan_handshake(chans[0]), -EINPROGRESS);
+	/* nothing was sent: a plain answer is still possible */
+	assert_int_equal(recv(fds[1], text, 1, MSG_DONTWAIT), -1);
+	assert_int_equal(chan_handshake(chans[0]), -EAGAIN);
+	assert_int_equal(calls, 2);
+	assert_int_equal(chan_handshake(chans[1]), 0);
+	assert_int_equal(chan_handshake(chans[0]), 0);
+	chan_free(chans[0]);
+	chan_free(chans[1]);
+	loop_turn(loop, false);
+	loop_free(loop);
+}
+
 static void test_reset_is_told_more_than_once(void **state)
 {
 	struct loop *loop = loop_new();
@@ -214,6 +254,7 @@ int main(void)
 		cmocka_unit_test(test_tls_write_resumes_from_moved_memory),
 		cmocka_unit_test(test_garbage_fails_the_handshake),
 		cmocka_unit_test(test_peer_gone_in_the_handshake),
+		cmocka_unit_test(test_a_client_hello_can_be_made_to_wait),
 		cmocka_unit_test(test_reset_is_told_more_than_once),
 		cmocka_unit_test(test_released_descriptor_stays_open),
 		cmocka_unit_test(test_blocked_answer_is_kept_until_the_edge),

@@ -71,6 +71,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_int_equal(conf->proxy.dial_timeout, 10000);
 	assert_int_equal(conf->proxy.handshake_timeout, 10000);
 	assert_int_equal(conf->proxy.max_handshakes, 256);
+	assert_int_equal(conf->proxy.max_tunnel_handshakes, 160);
 	assert_int_equal(conf->proxy.max_clients, 10000);
 	assert_int_equal(conf->proxy.max_tunnels, 20000);
 	assert_int_equal(conf->proxy.drain_timeout, 300000);
@@ -80,6 +81,7 @@ static void defaults_are_the_documented_ones(void **state)
 	assert_false(conf->proxy.peer_plain);
 	assert_int_equal(conf->proxy.peer_connections, 1);
 	assert_int_equal(conf->agent.max_streams, 10000);
+	assert_int_equal(conf->agent.reconnect_max_interval, 5000);
 	assert_true(*conf->agent.name);
 	conf_free(conf);
 }
@@ -119,6 +121,31 @@ static const char whole[] =
 	"  services:\n"
 	"    - {name: ssh, type: node, addr: 127.0.0.1:22}\n"
 	"    - {name: pg, type: db, addr: db.internal:5432}\n";
+
+static void addresses_have_their_usual_ports(void **state)
+{
+	struct conf *conf = must_parse(
+		"peerway:\n"
+		"  cluster_name: example\n"
+		"  auth_servers: [auth.internal, 10.0.0.1, \"[fd00::1]\", "
+		"a:1]\n"
+		"proxy_service:\n"
+		"  peer_public_addr: proxy1.internal\n"
+		"  public_addr: [proxy.example.com]\n"
+		"  tunnel_public_addr: [proxy1.example.com]\n");
+
+	assert_string_equal(conf->auth_servers[0], "auth.internal:3025");
+	assert_string_equal(conf->auth_servers[1], "10.0.0.1:3025");
+	assert_string_equal(conf->auth_servers[2], "[fd00::1]:3025");
+	assert_string_equal(conf->auth_servers[3], "a:1");
+	assert_string_equal(
+		conf->proxy.peer_public_addr, "proxy1.internal:3021");
+	assert_string_equal(
+		conf->proxy.public_addr[0], "proxy.example.com:3080");
+	assert_string_equal(
+		conf->proxy.tunnel_public_addr[0], "proxy1.example.com:3024");
+	conf_free(conf);
+}
 
 static void every_key_arrives(void **state)
 {
@@ -281,6 +308,35 @@ static const struct bad {
 	      "    agent_connection_count: 1001\n",
 		"f.yaml:6: auth_service.tunnel_strategy.agent_connection_count:"
 		" 1001 is out of range: must be 0 to 1000"},
+	/* where records are kept */
+	{HEAD "auth_service:\n  storage: {type: redis}\n",
+		"f.yaml:4: auth_service.storage.type: \"redis\" is not sqlite "
+		"or etcd"},
+	{HEAD "auth_service:\n  storage: {type: etcd}\n",
+		"f.yaml:4: auth_service.storage: endpoints must be set when "
+		"type is etcd, as [etcd1.internal:2379]"},
+	{HEAD "auth_service:\n  storage:\n    endpoints: [e:2379]\n",
+		"f.yaml:5: auth_service.storage.endpoints: goes with type etcd "
+		"only"},
+	{HEAD "auth_service:\n  storage:\n    type: etcd\n"
+	      "    endpoints: [e]\n",
+		"f.yaml:6: auth_service.storage.endpoints[0]: must be host "
+		"and port, as 127.0.0.1:22"},
+	{HEAD "auth_service:\n  storage:\n    type: etcd\n"
+	      "    endpoints: [e:1]\n    prefix: x/\n",
+		"f.yaml:7: auth_service.storage.prefix: must be at most 64 "
+		"characters, with a slash at the beginning and none at the "
+		"end, as /peerway"},
+	{HEAD "auth_service:\n  storage:\n    type: etcd\n"
+	      "    endpoints: [e:1]\n    tls: {cert: /c}\n",
+		"f.yaml:7: auth_service.storage.tls: give both cert and key, "
+		"or neither"},
+	{HEAD "auth_service:\n  storage:\n    type: etcd\n"
+	      "    endpoints: [e:1]\n    user: {name: u}\n",
+		"f.yaml:7: auth_service.storage.user: give both name and "
+		"password_file, or neither"},
+	{HEAD "auth_service:\n  ca_key_file: ca.key\n",
+		"f.yaml:4: auth_service.ca_key_file: must be an absolute path"},
 	/* the tunnel strategy, as the reference has it */
 	{HEAD "auth_service:\n  tunnel_strategy: {type: star}\n",
 		"f.yaml:4: auth_service.tunnel_strategy.type: unknown tunnel "
@@ -458,9 +514,15 @@ static void the_host_uuid_is_made_once(void **state)
 	int fd;
 
 	assert_non_null(mkdtemp(dir));
+	/* In a pod another daemon has the same pid, and may be writing its own
+	 * at this moment. */
+	snprintf(path, sizeof(path), "%s/host_uuid.%d", dir, (int)getpid());
+	fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	close(fd);
 	assert_int_equal(conf_host_uuid(&conf, first), 0);
 	assert_int_equal(conf_host_uuid(&conf, second), 0);
 	assert_string_equal(first, second);
+	assert_int_equal(unlink(path), 0);
 
 	snprintf(path, sizeof(path), "%s/host_uuid", dir);
 	fd = open(path, O_WRONLY | O_TRUNC | O_CLOEXEC);
@@ -480,6 +542,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(defaults_are_the_documented_ones),
+		cmocka_unit_test(addresses_have_their_usual_ports),
 		cmocka_unit_test(every_key_arrives),
 		cmocka_unit_test(proxy_server_may_be_a_list),
 		cmocka_unit_test(no_connections_means_one),

@@ -49,6 +49,39 @@ static void a_task_that_queues_itself_waits_for_the_next_turn(void **state)
 	loop_free(loop);
 }
 
+struct late {
+	struct loop_task task;
+	struct counter *other;
+	int others_runs; /* when it ran itself; -1: not yet */
+};
+
+static void late_run(struct loop_task *task)
+{
+	struct late *late = (struct late *)task;
+
+	late->others_runs = late->other->runs;
+}
+
+static void a_late_task_runs_behind_all_others_of_the_turn(void **state)
+{
+	struct loop *loop = loop_new();
+	struct counter c = {.task.run = count_run, .loop = loop};
+	struct late late = {
+		.task.run = late_run, .other = &c, .others_runs = -1};
+
+	loop_defer_late(loop, &late.task);
+	loop_defer(loop, &c.task);
+	loop_turn(loop, true);
+	assert_int_equal(late.others_runs, 1);
+
+	late.others_runs = -1;
+	loop_defer_late(loop, &late.task);
+	loop_cancel(loop, &late.task);
+	loop_turn(loop, false);
+	assert_int_equal(late.others_runs, -1);
+	loop_free(loop);
+}
+
 static void a_cancelled_task_does_not_run(void **state)
 {
 	struct loop *loop = loop_new();
@@ -181,6 +214,8 @@ int main(void)
 			a_deferred_task_runs_once_at_the_end_of_the_turn),
 		cmocka_unit_test(
 			a_task_that_queues_itself_waits_for_the_next_turn),
+		cmocka_unit_test(
+			a_late_task_runs_behind_all_others_of_the_turn),
 		cmocka_unit_test(a_cancelled_task_does_not_run),
 		cmocka_unit_test(a_task_may_cancel_one_of_the_same_turn),
 		cmocka_unit_test(the_dead_are_freed_after_the_tasks),
