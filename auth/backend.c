@@ -134,6 +134,25 @@ void backend_info(const struct backend *backend, struct backend_info *out)
 	backend->ops->info(backend, out);
 }
 
+enum backend_backup backend_backup(struct backend *backend, const char *path,
+	backend_backup_done *done, void *arg)
+{
+	if (!backend->ops->backup)
+		return BACKEND_BACKUP_OTHER;
+	return backend->ops->backup(backend, path, done, arg)
+		       ? BACKEND_BACKUP_BEGUN
+		       : BACKEND_BACKUP_BUSY;
+}
+
+void backend_backup_progress(
+	const struct backend *backend, uint64_t *done_out, uint64_t *of_out)
+{
+	*done_out = 0;
+	*of_out = 0;
+	if (backend->ops->backup_progress)
+		backend->ops->backup_progress(backend, done_out, of_out);
+}
+
 void backend_free(struct backend *backend)
 {
 	if (backend)

@@ -47,7 +47,7 @@ const char *backend_status_text(enum backend_status status);
 /* Keys: printable ASCII without spaces. */
 #define BACKEND_KEY_MAX 256
 #define BACKEND_OPS_MAX 128
-#define BACKEND_TXN_MAX (1536 * 1024) /* bytes of all keys and values */
+#define BACKEND_TXN_MAX (1440 * 1024) /* bytes of all keys and values */
 #define BACKEND_RANGE_MAX 1000
 #define BACKEND_LEASES_MAX 4096
 #define BACKEND_TTL_MIN_MS 2000
@@ -183,12 +183,32 @@ struct backend_info {
 	char store_id[64]; /* another one: another history of revisions, also
 			      after an older copy was put back */
 	uint64_t revision;
-	uint64_t compacted; /* revisions up to this one are forgotten */
 	uint64_t log_bytes; /* what is kept to resume watches from */
+	uint64_t writes;    /* since this process began: what was made durable,
+			       however many calls were in it */
 	unsigned leases;
-	bool failing; /* the last write could not be made */
+	bool failing;	       /* it cannot be used now, or not be written to */
+	char problem[200];     /* why; empty unless failing */
+	int64_t failing_since; /* loop_now() */
+	bool put_back;	       /* an older copy, noticed when it was opened */
+	size_t page; /* the limit by which a long range is read best */
 };
 void backend_info(const struct backend *backend, struct backend_info *out);
+
+/* NULL: the copy is there; else why there is none. */
+typedef void backend_backup_done(void *arg, const char *error);
+enum backend_backup {
+	BACKEND_BACKUP_BEGUN,
+	BACKEND_BACKUP_BUSY,  /* another is under way */
+	BACKEND_BACKUP_OTHER, /* this kind of store has tools of its own */
+};
+/* Copies the whole store, consistent, into a new file at path (mode 0600),
+ * while it goes on serving; done only when BEGUN. */
+enum backend_backup backend_backup(struct backend *backend, const char *path,
+	backend_backup_done *done, void *arg);
+/* How much of the one under way; in parts of any size. */
+void backend_backup_progress(
+	const struct backend *backend, uint64_t *done_out, uint64_t *of_out);
 
 /* Completes all calls that are under way, ends watches without a word. NULL is
  * fine. */

@@ -23,6 +23,10 @@ struct backend_ops {
 	void (*watch_cancel)(struct backend_watch *);
 	void (*compact)(struct backend *, uint64_t, backend_txn_done *, void *);
 	void (*info)(const struct backend *, struct backend_info *);
+	/* NULL, both: not this store's affair */
+	bool (*backup)(
+		struct backend *, const char *, backend_backup_done *, void *);
+	void (*backup_progress)(const struct backend *, uint64_t *, uint64_t *);
 	void (*free)(struct backend *);
 };
 

@@ -9,6 +9,7 @@
  * be.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -18,6 +19,7 @@
 #include "shared/log.h"
 
 #define TICK_MS 500
+#define PAGE 100	    /* others wait while it is read */
 #define COMPACT_MS 60000    /* how often the log is looked at */
 #define COMPACT_AGAIN_MS 50 /* while there is more to forget */
 #define COMPACT_ROWS 2000   /* at once */
@@ -82,8 +84,11 @@ static struct completion *add_call(struct sqlite_backend *b)
 /* Back to what the file says. */
 static void roll_back(struct sqlite_backend *b)
 {
-	if (!b->failing)
-		log_error("store cannot be used: %s", sqlite_db_error(b->db));
+	snprintf(b->problem, sizeof(b->problem), "%s", sqlite_db_error(b->db));
+	if (!b->failing) {
+		log_error("store cannot be used: %s", b->problem);
+		b->failing_since = loop_now(b->loop);
+	}
 	b->full = sqlite_db_is_full(b->db);
 	sqlite_db_rollback(b->db);
 	if (sqlite_leases_load(b) < 0)
@@ -104,6 +109,7 @@ static bool commit(struct sqlite_backend *b)
 		roll_back(b);
 	else if (b->open && b->failing)
 		log_info("store can be used again");
+	b->writes += b->open && ok;
 	if (b->open || !ok)
 		b->failing = !ok;
 	b->open = false;
@@ -165,6 +171,7 @@ static void end_turn(struct sqlite_backend *b)
 
 	/* What callbacks ask for belongs to the next turn. */
 	STAILQ_CONCAT(&calls, &b->calls);
+	sqlite_copying_turn(b);
 	sqlite_watches_pump(b);
 	while ((call = STAILQ_FIRST(&calls))) {
 		STAILQ_REMOVE_HEAD(&calls, entry);
@@ -374,10 +381,15 @@ static void sqlite_info(const struct backend *base, struct backend_info *out)
 	memset(out, 0, sizeof(*out));
 	strcpy(out->store_id, sqlite_db_store_id(b->db));
 	out->revision = sqlite_db_committed(b->db);
-	out->compacted = sqlite_db_compacted(b->db);
 	out->log_bytes = sqlite_db_log_bytes(b->db);
+	out->writes = b->writes;
 	out->leases = b->lease_count;
 	out->failing = b->failing;
+	out->failing_since = b->failing_since;
+	if (b->failing)
+		memcpy(out->problem, b->problem, sizeof(out->problem));
+	out->put_back = sqlite_db_put_back(b->db);
+	out->page = PAGE;
 }
 
 static void sqlite_free(struct backend *base)
@@ -386,6 +398,7 @@ static void sqlite_free(struct backend *base)
 
 	timer_free(b->tick);
 	timer_free(b->compact);
+	sqlite_copying_free(b);
 	sqlite_watches_free(b);
 	/* completions may make calls that complete with this loop's next round
 	 */
@@ -409,6 +422,8 @@ static const struct backend_ops ops = {
 	.watch_cancel = sqlite_watch_cancel,
 	.compact = sqlite_compact,
 	.info = sqlite_info,
+	.backup = sqlite_backup,
+	.backup_progress = sqlite_backup_progress,
 	.free = sqlite_free,
 };
 

@@ -10,6 +10,7 @@
 #include "auth/sqlite_db.h"
 
 struct completion;
+struct copying;
 struct lease;
 struct sqlite_watch;
 
@@ -22,10 +23,13 @@ struct sqlite_backend {
 
 	/* Calls of this turn; their effects are in the open transaction. */
 	STAILQ_HEAD(, completion) calls;
-	bool open;    /* a transaction is */
-	bool failed;  /* and it cannot be committed */
-	bool failing; /* the last one could not be */
-	bool full;    /* for want of room */
+	bool open;	       /* a transaction is */
+	bool failed;	       /* and it cannot be committed */
+	bool failing;	       /* the last one could not be */
+	int64_t failing_since; /* loop_now() */
+	char problem[200];
+	bool full;	 /* for want of room */
+	uint64_t writes; /* transactions committed */
 	struct loop_task end_of_turn;
 
 	TAILQ_HEAD(, lease) leases;
@@ -39,6 +43,8 @@ struct sqlite_backend {
 	struct timer *compact;
 	int64_t log_age_ms;
 	uint64_t log_bytes;
+
+	struct copying *copying; /* NULL: no backup is under way */
 };
 
 /* ---- backend_sqlite.c ---- */
@@ -82,3 +88,13 @@ void sqlite_watch_cancel(struct backend_watch *watch);
 /* Reports what has been committed, a bounded amount to each watch. */
 void sqlite_watches_pump(struct sqlite_backend *b);
 void sqlite_watches_free(struct sqlite_backend *b);
+
+/* ---- backend_sqlite_copy.c ---- */
+
+bool sqlite_backup(struct backend *backend, const char *path,
+	backend_backup_done *done, void *arg);
+void sqlite_backup_progress(
+	const struct backend *backend, uint64_t *done_out, uint64_t *of_out);
+/* At the end of a turn, when no transaction is open. */
+void sqlite_copying_turn(struct sqlite_backend *b);
+void sqlite_copying_free(struct sqlite_backend *b);

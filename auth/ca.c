@@ -18,9 +18,9 @@
 #define PREFIX "secret/ca/"
 
 struct loading {
-	struct backend *backend;
-	const char *cluster;
+	const struct ca_store *store;
 	unsigned attempts;
+	const char *why; /* a key cannot be opened; NULL: it is not that */
 	void (*done)(void *arg, struct ca_pair *cas, const char *error);
 	void *arg;
 };
@@ -58,6 +58,19 @@ void ca_pair_free(struct ca_pair *cas)
 	free(cas);
 }
 
+static bool ca_set_equal(const struct ca_set *a, const struct ca_set *b)
+{
+	return a->state.phase == b->state.phase && a->revision == b->revision &&
+	       !strcmp(a->active.pin, b->active.pin) &&
+	       !strcmp(a->other.pin, b->other.pin);
+}
+
+bool ca_pair_equal(const struct ca_pair *a, const struct ca_pair *b)
+{
+	return ca_set_equal(&a->host, &b->host) &&
+	       ca_set_equal(&a->user, &b->user);
+}
+
 /* ---- reading ---- */
 
 static const struct backend_kv *find(const struct backend_range_result *result,
@@ -72,19 +85,34 @@ static const struct backend_kv *find(const struct backend_range_result *result,
 	return NULL;
 }
 
-static bool parse(struct ca *ca, const struct backend_kv *cert,
-	const struct backend_kv *key)
+/* The CA of kind, "host" or "user", and name, "" or "/second". */
+static bool parse(struct loading *loading, struct ca *ca,
+	const struct backend_range_result *result, const char *kind,
+	const char *name)
 {
 	STACK_OF(X509) * certs;
+	char *text = xasprintf("%s%s/cert", kind, name);
+	const struct backend_kv *cert = find(result, text, "");
+	const struct backend_kv *key;
+	char *pem = NULL;
 
-	if (!cert || !key)
+	free(text);
+	text = xasprintf("%s%s/key", kind, name);
+	key = find(result, text, "");
+	if (cert && key)
+		pem = seal_open(loading->store->seal, text, key->value,
+			key->len, &loading->why);
+	free(text);
+	if (!pem)
 		return false;
+	ca->key = pki_key_from_pem(pem, strlen(pem), NULL);
+	wipe(pem, strlen(pem));
+	free(pem);
 	certs = pki_certs_from_pem((const char *)cert->value, cert->len, NULL);
 	if (!certs)
 		return false;
 	ca->cert = sk_X509_shift(certs);
 	sk_X509_pop_free(certs, X509_free);
-	ca->key = pki_key_from_pem((const char *)key->value, key->len, NULL);
 	if (!ca->key || X509_check_private_key(ca->cert, ca->key) != 1)
 		return false;
 	ca->pem = pki_cert_to_pem(ca->cert);
@@ -98,7 +126,7 @@ static char *text_of(const struct backend_kv *kv)
 }
 
 /* The second CA beside the first, which is in active already. */
-static bool parse_second(struct ca_set *set,
+static bool parse_second(struct loading *loading, struct ca_set *set,
 	const struct backend_range_result *result, const char *kind)
 {
 	const struct backend_kv *phase = find(result, kind, "/phase");
@@ -106,8 +134,7 @@ static bool parse_second(struct ca_set *set,
 
 	set->revision = phase->mod_revision;
 	if (ca_state_decode(phase->value, phase->len, &set->state) < 0 ||
-		!parse(&second, find(result, kind, "/second/cert"),
-			find(result, kind, "/second/key"))) {
+		!parse(loading, &second, result, kind, "/second")) {
 		ca_deinit(&second);
 		return false;
 	}
@@ -122,13 +149,13 @@ static bool parse_second(struct ca_set *set,
 	return set->cross != NULL;
 }
 
-static bool parse_set(struct ca_set *set,
+static bool parse_set(struct loading *loading, struct ca_set *set,
 	const struct backend_range_result *result, const char *kind)
 {
-	if (!parse(&set->active, find(result, kind, "/cert"),
-		    find(result, kind, "/key")))
+	if (!parse(loading, &set->active, result, kind, ""))
 		return false;
-	if (find(result, kind, "/phase") && !parse_second(set, result, kind))
+	if (find(result, kind, "/phase") &&
+		!parse_second(loading, set, result, kind))
 		return false;
 	set->bundle = xasprintf(
 		"%s%s", set->active.pem, set->other.pem ? set->other.pem : "");
@@ -140,22 +167,30 @@ static void use(
 {
 	const struct backend_kv *cluster = find(result, "", "cluster");
 	struct ca_pair *cas;
+	char *error;
 
-	if (!cluster || cluster->len != strlen(loading->cluster) ||
-		memcmp(cluster->value, loading->cluster, cluster->len)) {
+	if (!cluster || cluster->len != strlen(loading->store->cluster) ||
+		memcmp(cluster->value, loading->store->cluster, cluster->len)) {
 		finish(loading, NULL,
 			"the store belongs to a cluster of another name; set "
 			"cluster_name back or use another data_dir");
 		return;
 	}
 	cas = xcalloc(1, sizeof(*cas));
-	if (parse_set(&cas->host, result, "host") &&
-		parse_set(&cas->user, result, "user")) {
+	if (parse_set(loading, &cas->host, result, "host") &&
+		parse_set(loading, &cas->user, result, "user")) {
 		finish(loading, cas, NULL);
 		return;
 	}
 	ca_pair_free(cas);
-	finish(loading, NULL, "the CAs in the store cannot be read");
+	error = loading->why
+			? xasprintf("the signing key of a CA cannot be used: "
+				    "%s; ca_key_file %s must be a copy of that "
+				    "of the other auth hosts",
+				  loading->why, seal_path(loading->store->seal))
+			: xstrdup("the CAs in the store cannot be read");
+	finish(loading, NULL, error);
+	free(error);
 }
 
 /* ---- making ---- */
@@ -199,6 +234,18 @@ static struct backend_op put(const char *key, const char *value)
 		.len = value ? strlen(value) : 0};
 }
 
+/* Takes secret. */
+static char *sealed(struct loading *loading, const char *name, char *secret)
+{
+	char *text =
+		secret ? seal_close(loading->store->seal, name, secret) : NULL;
+
+	if (secret)
+		wipe(secret, strlen(secret));
+	free(secret);
+	return text;
+}
+
 static void write_cas(struct loading *loading)
 {
 	struct backend_compare none = {
@@ -208,15 +255,17 @@ static void write_cas(struct loading *loading)
 	struct backend_txn txn = {&none, 1, ops, 5};
 	bool made;
 
-	made = ca_make(loading->cluster, "host", &pem[0], &pem[1]) &&
-	       ca_make(loading->cluster, "user", &pem[2], &pem[3]);
-	ops[0] = put(PREFIX "cluster", loading->cluster);
+	made = ca_make(loading->store->cluster, "host", &pem[0], &pem[1]) &&
+	       ca_make(loading->store->cluster, "user", &pem[2], &pem[3]);
+	pem[1] = sealed(loading, "host/key", pem[1]);
+	pem[3] = sealed(loading, "user/key", pem[3]);
+	ops[0] = put(PREFIX "cluster", loading->store->cluster);
 	ops[1] = put(PREFIX "host/cert", pem[0]);
 	ops[2] = put(PREFIX "host/key", pem[1]);
 	ops[3] = put(PREFIX "user/cert", pem[2]);
 	ops[4] = put(PREFIX "user/key", pem[3]);
 	if (made)
-		backend_txn(loading->backend, &txn, on_written, loading);
+		backend_txn(loading->store->backend, &txn, on_written, loading);
 	for (int i = 0; i < 4; i++) {
 		if (pem[i])
 			wipe(pem[i], strlen(pem[i]));
@@ -224,6 +273,19 @@ static void write_cas(struct loading *loading)
 	}
 	if (!made)
 		finish(loading, NULL, "a CA cannot be made");
+}
+
+/* With the key to seal them, unless this host has one already. */
+static void make_cas(struct loading *loading)
+{
+	struct seal *seal = loading->store->seal;
+	char *error = NULL;
+
+	if (!seal_is_ready(seal) && seal_make(seal, &error) < 0)
+		finish(loading, NULL, error);
+	else
+		write_cas(loading);
+	free(error);
 }
 
 static void on_read(void *arg, const struct backend_range_result *result)
@@ -237,7 +299,7 @@ static void on_read(void *arg, const struct backend_range_result *result)
 	else if (loading->attempts >= ATTEMPTS)
 		finish(loading, NULL, "the new CAs were not stored");
 	else
-		write_cas(loading);
+		make_cas(loading);
 }
 
 static void read_cas(struct loading *loading)
@@ -245,17 +307,16 @@ static void read_cas(struct loading *loading)
 	struct backend_range range = {.prefix = PREFIX, .limit = 32};
 
 	loading->attempts++;
-	backend_range(loading->backend, &range, on_read, loading);
+	backend_range(loading->store->backend, &range, on_read, loading);
 }
 
-void ca_load(struct backend *backend, const char *cluster,
+void ca_load(const struct ca_store *store,
 	void (*done)(void *arg, struct ca_pair *cas, const char *error),
 	void *arg)
 {
 	struct loading *loading = xcalloc(1, sizeof(*loading));
 
-	loading->backend = backend;
-	loading->cluster = cluster;
+	loading->store = store;
 	loading->done = done;
 	loading->arg = arg;
 	read_cas(loading);

@@ -13,6 +13,8 @@
  *   <...>/cross/first         ROLLING_BACK: the first, by the second
  *   <...>/phase               ca_phase.h; absent: standby
  *
+ * Keys are sealed (seal.h).
+ *
  * All CAs of one authority have the same name, so that a cross certificate is
  * self-issued and passes the pathlen:0 of the CA that made it.
  */
@@ -22,6 +24,7 @@
 
 #include "auth/backend.h"
 #include "auth/ca_phase.h"
+#include "auth/seal.h"
 
 struct ca {
 	X509 *cert; /* NULL: there is none */
@@ -45,12 +48,21 @@ struct ca_pair {
 	struct ca_set user;
 };
 
+/* Where they are kept. */
+struct ca_store {
+	struct backend *backend;
+	const char *cluster;
+	struct seal *seal; /* its key is made with the CAs */
+};
+
 /* Reads both, or makes and stores them; refuses a store of another cluster.
  * done gives cas (ca_pair_free), or NULL with an error (borrowed). Borrows
- * cluster until then. */
-void ca_load(struct backend *backend, const char *cluster,
+ * store until then. */
+void ca_load(const struct ca_store *store,
 	void (*done)(void *arg, struct ca_pair *cas, const char *error),
 	void *arg);
+/* The same CAs in the same phases. */
+bool ca_pair_equal(const struct ca_pair *a, const struct ca_pair *b);
 /* Wipes the keys. */
 void ca_pair_free(struct ca_pair *cas);
 
@@ -63,9 +75,8 @@ struct ca_change {
 	int64_t now;
 	uint32_t spread_ms;
 };
-int ca_change(struct backend *backend, const char *cluster,
-	const struct ca_pair *cas, const struct ca_change *change,
-	backend_txn_done *done, void *arg);
+int ca_change(const struct ca_store *store, const struct ca_pair *cas,
+	const struct ca_change *change, backend_txn_done *done, void *arg);
 
 /* For ca_change.c: PEM of a new CA; gives both (wipe the key), or false. */
 bool ca_make(

@@ -22,6 +22,7 @@
 #define PREFIX "secret/ca/"
 
 struct writing {
+	const struct ca_store *store;
 	struct backend_op ops[OPS_MAX];
 	char keys[OPS_MAX][48];
 	char *values[OPS_MAX]; /* may be private keys: wiped */
@@ -47,6 +48,18 @@ static void add(struct writing *writing, const char *kind, const char *name,
 		.value = value,
 		.len = value ? strlen(value) : 0,
 	};
+}
+
+/* The same of a private key. */
+static void add_key(
+	struct writing *writing, const char *kind, const char *name, char *key)
+{
+	char *full = xasprintf("%s/%s", kind, name);
+
+	add(writing, kind, name, seal_close(writing->store->seal, full, key));
+	wipe(key, strlen(key));
+	free(key);
+	free(full);
 }
 
 static void add_phase(struct writing *writing, const char *kind,
@@ -75,7 +88,7 @@ static int move_up(
 	if (!key)
 		return -ENOMEM; /* which must not become a deletion */
 	add(writing, kind, "cert", xstrdup(second->pem));
-	add(writing, kind, "key", key);
+	add_key(writing, kind, "key", key);
 	drop_second(writing, kind);
 	return 0;
 }
@@ -98,17 +111,17 @@ static int add_cross(struct writing *writing, const char *kind,
 	return 0;
 }
 
-static int add_second(struct writing *writing, const char *cluster,
-	const char *kind, const struct ca *first, int64_t now)
+static int add_second(struct writing *writing, const char *kind,
+	const struct ca *first, int64_t now)
 {
 	STACK_OF(X509) * certs;
 	char *cert, *key;
 	int ret = -ENOMEM;
 
-	if (!ca_make(cluster, kind, &cert, &key))
+	if (!ca_make(writing->store->cluster, kind, &cert, &key))
 		return -ENOMEM;
 	add(writing, kind, "second/cert", cert);
-	add(writing, kind, "second/key", key);
+	add_key(writing, kind, "second/key", key);
 	certs = pki_certs_from_pem(cert, strlen(cert), NULL);
 	if (certs)
 		ret = add_cross(writing, kind, "cross/second",
@@ -144,8 +157,8 @@ static void compare_phase(
 	};
 }
 
-static int add_action(struct writing *writing, const char *cluster,
-	const char *kind, const struct ca_set *set, enum ca_action action,
+static int add_action(struct writing *writing, const char *kind,
+	const struct ca_set *set, enum ca_action action,
 	const struct ca_change *change)
 {
 	int ret = 0;
@@ -155,8 +168,7 @@ static int add_action(struct writing *writing, const char *cluster,
 	case CA_REFUSED:
 		return 0;
 	case CA_MAKE:
-		ret = add_second(
-			writing, cluster, kind, &set->active, change->now);
+		ret = add_second(writing, kind, &set->active, change->now);
 		add_phase(writing, kind, CA_ROTATING, change);
 		break;
 	case CA_USE_SECOND:
@@ -176,22 +188,22 @@ static int add_action(struct writing *writing, const char *cluster,
 	return ret;
 }
 
-int ca_change(struct backend *backend, const char *cluster,
-	const struct ca_pair *cas, const struct ca_change *change,
-	backend_txn_done *done, void *arg)
+int ca_change(const struct ca_store *store, const struct ca_pair *cas,
+	const struct ca_change *change, backend_txn_done *done, void *arg)
 {
 	struct writing *writing = xcalloc(1, sizeof(*writing));
-	int ret = add_action(
-		writing, cluster, "host", &cas->host, change->host, change);
+	int ret;
 
+	writing->store = store;
+	ret = add_action(writing, "host", &cas->host, change->host, change);
 	if (ret == 0)
-		ret = add_action(writing, cluster, "user", &cas->user,
-			change->user, change);
+		ret = add_action(
+			writing, "user", &cas->user, change->user, change);
 	if (ret == 0) {
 		struct backend_txn txn = {writing->compares,
 			writing->compare_count, writing->ops, writing->count};
 
-		backend_txn(backend, &txn, done, arg);
+		backend_txn(store->backend, &txn, done, arg);
 	}
 	for (size_t i = 0; i < writing->count; i++) {
 		if (writing->values[i])

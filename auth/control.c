@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "auth/backup.h"
 #include "auth/control.h"
 #include "auth/control_identity.h"
 #include "auth/control_token.h"
@@ -37,14 +38,18 @@ static void handle_status(struct ctl_call *call, void *arg, json_t *args)
 
 	backend_info(auth->backend, &info);
 	control_time(auth->not_after, not_after);
-	store = json_pack("{s:s, s:s, s:I, s:I, s:I, s:b}", "type",
+	store = json_pack("{s:s, s:s, s:I, s:I, s:b, s:s, s:I}", "type",
 		auth->conf->auth.storage.type, "store_id", info.store_id,
-		"revision", (json_int_t)info.revision, "compacted",
-		(json_int_t)info.compacted, "log_bytes",
-		(json_int_t)info.log_bytes, "failing", info.failing);
+		"revision", (json_int_t)info.revision, "log_bytes",
+		(json_int_t)info.log_bytes, "failing", info.failing, "problem",
+		info.problem, "failing_s",
+		info.failing ? (json_int_t)(loop_now(auth->loop) -
+					    info.failing_since) /
+				       1000
+			     : (json_int_t)0);
 	ctl_reply(call,
 		json_pack("{s:s, s:s, s:s, s:i, s:I, s:s, s:i, s:s, s:{s:s},"
-			  " s:i, s:i, s:o}",
+			  " s:i, s:i, s:o, s:{s:s, s:i, s:s}}",
 			"auth_id", auth->uuid, "cluster",
 			auth->conf->cluster_name, "version", PEERWAY_VERSION,
 			"pid", getpid(), "uptime_s",
@@ -54,7 +59,11 @@ static void handle_status(struct ctl_call *call, void *arg, json_t *args)
 			auth->server ? rpc_server_port(auth->server) : 0, "pin",
 			auth->cas->host.active.pin, "identity", "not_after",
 			not_after, "leases", info.leases, "watchers",
-			auth->watcher_count, "store", store));
+			auth->watcher_count, "store", store, "strategy", "type",
+			auth->strategy_type ? auth->strategy_type : "",
+			"agent_connection_count", (int)auth->strategy_count,
+			"disagreement",
+			auth->disagreement ? auth->disagreement : ""));
 }
 
 static void handle_ca(struct ctl_call *call, void *arg, json_t *args)
@@ -77,6 +86,8 @@ static const struct ctl_verb verbs[] = {
 	{"token.ls", control_token_list},
 	{"token.rm", control_token_remove},
 	{"identity.issue", control_identity_issue},
+	{"backup.start", backup_start},
+	{"backup.status", backup_status},
 	{"ca.rotate.start", rotate_start},
 	{"ca.rotate.status", rotate_status},
 	{"ca.rotate.finish", rotate_finish},
@@ -106,6 +117,7 @@ bool control_start(struct authd *auth, char **error_out)
 	const struct ipc_self self = {.peer = PEERWAY__IPC__PEER__PEER_AUTHD};
 	char *path = xasprintf("%s/authd.sock", auth->conf->run_dir);
 
+	backup_clean(auth);
 	ctl_serve(verbs, auth);
 	auth->control =
 		ipc_server_new(auth->loop, path, 0660, &self, &ops, auth);

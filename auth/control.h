@@ -7,6 +7,7 @@
  *
  *   status          ca
  *   token.add       token.ls        token.rm
+ *   backup.start    backup.status   backup.h
  *   identity.issue  a user's certificate for a key that stays with the user
  *   ca.rotate.start, .status, .finish, .rollback      rotate.h
  */

@@ -7,6 +7,7 @@
 
 #include "auth/authd.h"
 #include "shared/alloc.h"
+#include "shared/lag.h"
 
 #define COUNTER(name_, labels_, help_)                          \
 	{                                                       \
@@ -35,6 +36,10 @@ const struct metric authd_metrics[AUTHD_METRICS] = {
 		.gauge = true},
 	[METRIC_SNAPSHOTS] = COUNTER("peerway_authd_snapshots_total", NULL,
 		"Snapshots sent to watchers that could not resume."),
+	[METRIC_SENT_SNAPSHOT] = COUNTER("peerway_authd_records_sent_total",
+		"as=\"snapshot\"", "Records sent to watchers."),
+	[METRIC_SENT_CHANGES] = COUNTER(
+		"peerway_authd_records_sent_total", "as=\"change\"", NULL),
 	[METRIC_WATCHERS_DROPPED] =
 		COUNTER("peerway_authd_watchers_dropped_total", NULL,
 			"Watchers dropped: too slow, or the store away."),
@@ -45,6 +50,7 @@ const struct metric authd_metrics[AUTHD_METRICS] = {
 	[METRIC_USER_CA_ROTATING] = {.name = "peerway_authd_ca_rotating",
 		.labels = "ca=\"user\"",
 		.gauge = true},
+	[METRIC_LAG] = LAG_METRIC,
 };
 
 static char *missing(void *arg)
@@ -54,7 +60,7 @@ static char *missing(void *arg)
 
 	backend_info(auth->backend, &info);
 	if (info.failing)
-		return xstrdup("store: the last write failed\n");
+		return xasprintf("store: %s\n", info.problem);
 	return auth->server ? NULL : xstrdup("service: not listening\n");
 }
 
@@ -75,12 +81,26 @@ static char *more_metrics(void *arg)
 		"# HELP peerway_authd_store_log_bytes Kept to resume from.\n"
 		"# TYPE peerway_authd_store_log_bytes gauge\n"
 		"peerway_authd_store_log_bytes %llu\n"
-		"# HELP peerway_authd_store_failing Last write failed.\n"
+		"# HELP peerway_authd_store_writes_total Transactions "
+		"written.\n"
+		"# TYPE peerway_authd_store_writes_total counter\n"
+		"peerway_authd_store_writes_total %llu\n"
+		"# HELP peerway_authd_store_failing The store is away, or the "
+		"last write failed.\n"
 		"# TYPE peerway_authd_store_failing gauge\n"
-		"peerway_authd_store_failing %d\n",
+		"peerway_authd_store_failing %d\n"
+		"# HELP peerway_authd_strategy_disagreement Another strategy "
+		"is in force than this host's file has.\n"
+		"# TYPE peerway_authd_strategy_disagreement gauge\n"
+		"peerway_authd_strategy_disagreement %d\n",
 		info.leases, (unsigned long long)info.revision,
-		(unsigned long long)info.log_bytes, info.failing);
+		(unsigned long long)info.log_bytes,
+		(unsigned long long)info.writes, info.failing,
+		auth->disagreement != NULL);
 }
 
 const struct diag_ops authd_diag_ops = {
-	.missing = missing, .more_metrics = more_metrics};
+	.missing = missing,
+	.more_metrics = more_metrics,
+	.lag = METRIC_LAG,
+};

@@ -45,10 +45,9 @@ static void join_free(struct join *join)
 static void refuse(struct join *join, int status, const char *why)
 {
 	metric_add(&join->auth->metrics, METRIC_JOINS_REFUSED, 1);
-	authd_log_refusal(join->auth,
-		xasprintf("join refused: %s role=%s host=%s name=%s", why,
-			host_role_text(join->host.role), join->host.uuid,
-			join->host.agent_name));
+	log_limited(LOG_WARN, "join refused: %s role=%s host=%s name=%s", why,
+		host_role_text(join->host.role), join->host.uuid,
+		join->host.agent_name);
 	rpc_fail(join->call, status, "%s", why);
 	join_free(join);
 }

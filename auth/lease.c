@@ -56,6 +56,7 @@ static void on_epoch_written(
 	struct grant *grant = arg;
 	Peerway__Auth__LeaseGrantResponse response =
 		PEERWAY__AUTH__LEASE_GRANT_RESPONSE__INIT;
+	struct backend_info info;
 
 	if (status == BACKEND_COMPARE_FAILED && grant->attempts < ATTEMPTS) {
 		read_epoch(grant);
@@ -65,6 +66,8 @@ static void on_epoch_written(
 		grant_fail(grant, status);
 		return;
 	}
+	backend_info(grant->auth->backend, &info);
+	response.store_id = info.store_id;
 	response.lease_id = grant->lease;
 	response.epoch = grant->epoch + 1;
 	response.ttl_ms = grant->ttl_ms;
@@ -244,6 +247,7 @@ static void on_used(
 		PEERWAY__AUTH__LEASE_KEEP_ALIVE_RESPONSE__INIT;
 	Peerway__Auth__LeaseRevokeResponse revoked =
 		PEERWAY__AUTH__LEASE_REVOKE_RESPONSE__INIT;
+	struct backend_info info;
 
 	if (status != BACKEND_OK) {
 		use_fail(use, status);
@@ -254,6 +258,8 @@ static void on_used(
 			use->proxy, use->lease);
 		rpc_reply(use->call, &revoked.base);
 	} else {
+		backend_info(use->auth->backend, &info);
+		kept.store_id = info.store_id;
 		kept.ttl_ms = ttl_ms;
 		rpc_reply(use->call, &kept.base);
 	}

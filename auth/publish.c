@@ -28,10 +28,10 @@ struct publish {
 static void refuse(struct publish *publish, int status, const char *why)
 {
 	metric_add(&publish->auth->metrics, METRIC_BATCHES_REFUSED, 1);
-	authd_log_refusal(publish->auth,
-		xasprintf("records refused: %s proxy=%s lease=%016" PRIx64
-			  " epoch=%" PRIu64,
-			why, publish->proxy, publish->lease, publish->epoch));
+	log_limited(LOG_WARN,
+		"records refused: %s proxy=%s lease=%016" PRIx64
+		" epoch=%" PRIu64,
+		why, publish->proxy, publish->lease, publish->epoch);
 	rpc_fail(publish->call, status, "%s", why);
 	free(publish);
 }

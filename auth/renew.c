@@ -41,9 +41,8 @@ static void renewal_free(struct renewal *renewal)
 static void refuse(struct renewal *renewal, int status, const char *why)
 {
 	metric_add(&renewal->auth->metrics, METRIC_RENEWALS_REFUSED, 1);
-	authd_log_refusal(renewal->auth,
-		xasprintf("renewal refused: %s host=%s name=%s", why,
-			renewal->who.uuid, renewal->who.agent_name));
+	log_limited(LOG_WARN, "renewal refused: %s host=%s name=%s", why,
+		renewal->who.uuid, renewal->who.agent_name);
 	rpc_fail(renewal->call, status, "%s", why);
 	renewal_free(renewal);
 }

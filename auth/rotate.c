@@ -116,9 +116,7 @@ static void on_written(void *arg, enum backend_status status, uint64_t revision)
 		fail(rotation, backend_status_text(status));
 	} else {
 		rotation->changed = true;
-		ca_load(rotation->auth->backend,
-			rotation->auth->conf->cluster_name, on_loaded,
-			rotation);
+		ca_load(&rotation->auth->ca_store, on_loaded, rotation);
 	}
 }
 
@@ -181,8 +179,8 @@ static void on_surveyed(void *arg, struct survey *survey, const char *error)
 		return;
 	if (change->host == CA_NOTHING && change->user == CA_NOTHING)
 		report(rotation);
-	else if (ca_change(auth->backend, auth->conf->cluster_name, auth->cas,
-			 change, on_written, rotation) < 0)
+	else if (ca_change(&auth->ca_store, auth->cas, change, on_written,
+			 rotation) < 0)
 		fail(rotation, "a CA could not be made");
 }
 

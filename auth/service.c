@@ -19,7 +19,6 @@
 #include "shared/log.h"
 
 #define GRACE_MS 2000
-#define REFUSALS_LOGGED 5 /* in a second */
 
 #define METHOD(name, type, who, fn)                                      \
 	{                                                                \
@@ -78,25 +77,4 @@ int authd_status(enum backend_status status)
 int64_t authd_time(void)
 {
 	return time(NULL);
-}
-
-void authd_log_refusal(struct authd *auth, char *what)
-{
-	int64_t now = loop_now(auth->loop);
-
-	if (now - auth->refusals_since >= 1000) {
-		if (auth->refusals_silent)
-			log_warn("refusals not shown: too many count=%u",
-				auth->refusals_silent);
-		auth->refusals_since = now;
-		auth->refusals_logged = 0;
-		auth->refusals_silent = 0;
-	}
-	if (auth->refusals_logged < REFUSALS_LOGGED) {
-		auth->refusals_logged++;
-		log_warn("%s", what);
-	} else {
-		auth->refusals_silent++;
-	}
-	free(what);
 }

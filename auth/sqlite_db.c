@@ -27,6 +27,11 @@ const char *sqlite_db_store_id(const struct sqlite_db *db)
 	return db->store_id;
 }
 
+bool sqlite_db_put_back(const struct sqlite_db *db)
+{
+	return db->put_back;
+}
+
 uint64_t sqlite_db_revision(const struct sqlite_db *db)
 {
 	return db->revision;
@@ -158,25 +163,36 @@ void sqlite_db_rollback(struct sqlite_db *db)
 
 /* ---- reading ---- */
 
+/* The text right behind key: keys have no bytes below '!'. */
+static void next_text(const char *key, char out[BACKEND_KEY_MAX + 2])
+{
+	snprintf(out, BACKEND_KEY_MAX + 2, "%s\x01", key);
+}
+
 int sqlite_db_range(struct sqlite_db *db, const struct backend_range *range,
 	sqlite_row_fn *fn, void *arg)
 {
 	bool past = range->at_revision && range->at_revision < db->revision;
 	sqlite3_stmt *stmt = sqlite_use(db, past ? SQL_RANGE_AT : SQL_RANGE);
+	char begin[BACKEND_KEY_MAX + 2];
 	char end[BACKEND_KEY_MAX + 2];
 	int ret = 0;
 	int step;
 
 	sqlite_bind_prefix(stmt, 1, range->prefix, end);
 	if (range->exact) {
-		/* the next text after the key itself */
-		snprintf(end, sizeof(end), "%s\x01", range->prefix);
+		next_text(range->prefix, end);
 		sqlite_bind_text(stmt, 2, end);
 	}
-	sqlite_bind_text(stmt, 3, range->after ? range->after : "");
-	sqlite3_bind_int64(stmt, 4, (sqlite3_int64)range->limit + 1);
+	/* one bound each way: of two SQLite would seek by the first and walk
+	 * over what the other leaves out */
+	if (range->after && strcmp(range->after, range->prefix) >= 0) {
+		next_text(range->after, begin);
+		sqlite_bind_text(stmt, 1, begin);
+	}
+	sqlite3_bind_int64(stmt, 3, (sqlite3_int64)range->limit + 1);
 	if (past)
-		sqlite3_bind_int64(stmt, 5, (sqlite3_int64)range->at_revision);
+		sqlite3_bind_int64(stmt, 4, (sqlite3_int64)range->at_revision);
 	while ((step = sqlite3_step(stmt)) == SQLITE_ROW && ret == 0) {
 		const char *key = (const char *)sqlite3_column_text(stmt, 0);
 		struct backend_kv kv = sqlite_row_kv(stmt, key, 1);

@@ -35,6 +35,8 @@ int sqlite_db_commit(struct sqlite_db *db);
 void sqlite_db_rollback(struct sqlite_db *db);
 
 const char *sqlite_db_store_id(const struct sqlite_db *db);
+/* It was an older copy when it was opened, and has a new store id. */
+bool sqlite_db_put_back(const struct sqlite_db *db);
 /* With what the open transaction has added, and without. */
 uint64_t sqlite_db_revision(const struct sqlite_db *db);
 uint64_t sqlite_db_committed(const struct sqlite_db *db);
@@ -80,3 +82,21 @@ int sqlite_db_compact(struct sqlite_db *db, uint64_t revision, unsigned max);
  * forget; 0: none. */
 uint64_t sqlite_db_expendable(
 	struct sqlite_db *db, int64_t older_than, uint64_t keep_bytes);
+
+/*
+ * A copy of all of it in a new file (mode 0600), made in steps between
+ * transactions; changes meanwhile are in it. To be ended before the database is
+ * closed; one that is ended before it is whole is removed.
+ */
+struct sqlite_copy;
+/* NULL and *error_out (gives): also when the file is there already. */
+struct sqlite_copy *sqlite_copy_begin(
+	struct sqlite_db *db, const char *path, char **error_out);
+/* At most so many pages. 1: whole, 0: more to come, -EIO: sqlite_copy_error().
+ */
+int sqlite_copy_step(struct sqlite_copy *copy, unsigned pages);
+const char *sqlite_copy_error(const struct sqlite_copy *copy);
+/* In pages; a lower bound until the first step. */
+void sqlite_copy_progress(
+	const struct sqlite_copy *copy, uint64_t *done_out, uint64_t *of_out);
+void sqlite_copy_end(struct sqlite_copy *copy);

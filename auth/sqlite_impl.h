@@ -44,8 +44,9 @@ struct sqlite_db {
 	uint64_t safe_revision;
 	uint64_t safe_compacted;
 	uint64_t safe_log_bytes;
-	char error[256];
+	char error[512];
 	bool full;
+	bool put_back;
 	bool opened;
 };
 

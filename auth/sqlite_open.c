@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Opening the embedded store: its schema, all statements it uses, what has to
- * be set on the connection. What a newcomer gets wrong: the order of the
+ * Opening the embedded store: all statements it uses, what has to be set on the
+ * connection. What a newcomer gets wrong: the order of the
  * pragmas; the lock must be exclusive before the file is first read, so that no
  * second authd gets in and no shared memory is needed.
  */
@@ -14,23 +14,13 @@
 #include <unistd.h>
 
 #include "auth/sqlite_impl.h"
+#include "auth/sqlite_schema.h"
 #include "shared/alloc.h"
-#include "shared/identity.h"
 
-#define SCHEMA 1
 #define PAGE_SIZE 4096
-
-static const char schema_sql[] =
-	"CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
-	"CREATE TABLE kv(key TEXT PRIMARY KEY, value BLOB NOT NULL,"
-	" mod INTEGER NOT NULL, lease INTEGER NOT NULL) WITHOUT ROWID;"
-	"CREATE INDEX kv_lease ON kv(lease) WHERE lease != 0;"
-	"CREATE TABLE change(revision INTEGER NOT NULL, key TEXT NOT NULL,"
-	" value BLOB, old_value BLOB, old_mod INTEGER, old_lease INTEGER,"
-	" at INTEGER NOT NULL, size INTEGER NOT NULL,"
-	" PRIMARY KEY(revision, key)) WITHOUT ROWID;"
-	"CREATE INDEX change_key ON change(key, revision);"
-	"CREATE TABLE lease(id INTEGER PRIMARY KEY, ttl INTEGER NOT NULL);";
+/* More than is usual, since records of many agents lie far apart; not so much
+ * that a small cluster pays for it. */
+#define CACHE_KIB (4 << 10)
 
 const char *const sqlite_statements[SQL_STATEMENTS] = {
 	[SQL_BEGIN] = "BEGIN IMMEDIATE",
@@ -39,19 +29,21 @@ const char *const sqlite_statements[SQL_STATEMENTS] = {
 	[SQL_SET_META] = "UPDATE meta SET value = ?2 WHERE key = ?1",
 	[SQL_GET] = "SELECT value, mod, lease FROM kv WHERE key = ?1",
 	[SQL_RANGE] = "SELECT key, value, mod, lease FROM kv"
-		      " WHERE key >= ?1 AND key < ?2 AND key > ?3"
-		      " ORDER BY key LIMIT ?4",
-	/* The state at ?5: rows not touched since, and for keys touched since
-	 * what the first such change found. */
+		      " WHERE key >= ?1 AND key < ?2"
+		      " ORDER BY key LIMIT ?3",
+	/* The state at ?4: rows not touched since, and for keys touched since
+	 * what the first such change found. Changes are sought by revision
+	 * (+key keeps the index out): few are younger, but through the index by
+	 * key every part of a range would walk over the whole log behind it. */
 	[SQL_RANGE_AT] =
 		"SELECT key, value, mod, lease FROM kv"
-		" WHERE key >= ?1 AND key < ?2 AND key > ?3 AND mod <= ?5"
-		" UNION ALL SELECT key, old_value, old_mod, old_lease"
-		" FROM change AS c"
-		" WHERE key >= ?1 AND key < ?2 AND key > ?3"
+		" WHERE key >= ?1 AND key < ?2 AND mod <= ?4"
+		" UNION ALL SELECT +key, old_value, old_mod, old_lease"
+		" FROM change AS c WHERE revision > ?4"
+		" AND +key >= ?1 AND +key < ?2"
 		" AND revision = (SELECT min(revision) FROM change AS n"
-		"  WHERE n.key = c.key AND n.revision > ?5)"
-		" AND old_value IS NOT NULL ORDER BY 1 LIMIT ?4",
+		"  WHERE n.key = c.key AND n.revision > ?4)"
+		" AND old_value IS NOT NULL ORDER BY 1 LIMIT ?3",
 	[SQL_PUT] = "INSERT INTO kv VALUES(?1, ?2, ?3, ?4)"
 		    " ON CONFLICT(key) DO UPDATE SET"
 		    " value = ?2, mod = ?3, lease = ?4",
@@ -91,22 +83,16 @@ static int query_number(struct sqlite_db *db, const char *text, uint64_t *out)
 	return ret;
 }
 
-static int create_schema(struct sqlite_db *db)
+/* Creates the tables, or brings an older file to what they are now. */
+static int bring_schema(struct sqlite_db *db)
 {
-	char uuid[37];
-	char text[512];
+	char *error = NULL;
 
-	identity_uuid_make(uuid);
-	snprintf(text, sizeof(text),
-		"INSERT INTO meta VALUES('schema', %d), ('revision', 1),"
-		" ('compacted', 0), ('store_id', '%s'), ('inode', '0');"
-		" COMMIT",
-		SCHEMA, uuid);
-	if (sqlite3_exec(db->handle, "BEGIN EXCLUSIVE", 0, 0, 0) != SQLITE_OK ||
-		sqlite3_exec(db->handle, schema_sql, 0, 0, 0) != SQLITE_OK ||
-		sqlite3_exec(db->handle, text, 0, 0, 0) != SQLITE_OK)
-		return sqlite_failed(db);
-	return 0;
+	if (sqlite_schema_bring(db->handle, &sqlite_schema, &error))
+		return 0;
+	snprintf(db->error, sizeof(db->error), "%s", error);
+	free(error);
+	return -EIO;
 }
 
 static int read_meta(struct sqlite_db *db)
@@ -140,31 +126,20 @@ static int read_meta(struct sqlite_db *db)
 
 static int prepare(struct sqlite_db *db, uint64_t max_bytes)
 {
-	uint64_t tables = 0;
-	uint64_t schema = 0;
-	char pragmas[320];
+	char pragmas[400];
 
 	snprintf(pragmas, sizeof(pragmas),
 		"PRAGMA busy_timeout=1000; PRAGMA locking_mode=EXCLUSIVE;"
 		"PRAGMA page_size=%d; PRAGMA journal_mode=WAL;"
 		"PRAGMA synchronous=FULL; PRAGMA secure_delete=ON;"
+		"PRAGMA cache_size=-%d;"
 		"PRAGMA max_page_count=%llu",
-		PAGE_SIZE, (unsigned long long)(max_bytes / PAGE_SIZE));
-	if (sqlite3_exec(db->handle, pragmas, 0, 0, 0) != SQLITE_OK ||
-		query_number(
-			db, "SELECT count(*) FROM sqlite_schema", &tables) < 0)
+		PAGE_SIZE, CACHE_KIB,
+		(unsigned long long)(max_bytes / PAGE_SIZE));
+	if (sqlite3_exec(db->handle, pragmas, 0, 0, 0) != SQLITE_OK)
 		return sqlite_failed(db);
-	if (tables == 0 && create_schema(db) < 0)
+	if (bring_schema(db) < 0)
 		return -EIO;
-	if (query_number(db, "SELECT value FROM meta WHERE key='schema'",
-		    &schema) < 0)
-		return sqlite_failed(db);
-	if (schema != SCHEMA) {
-		snprintf(db->error, sizeof(db->error),
-			"its schema is %d, this program's is %d", (int)schema,
-			SCHEMA);
-		return -EIO;
-	}
 	for (int i = 0; i < SQL_STATEMENTS; i++)
 		if (sqlite3_prepare_v3(db->handle, sqlite_statements[i], -1,
 			    SQLITE_PREPARE_PERSISTENT, &db->statements[i],

@@ -98,6 +98,7 @@ int sqlite_origin_check(
 			 "store=%s revision=%" PRIu64 " new_store=%s",
 			db->store_id, db->revision, uuid);
 		strcpy(db->store_id, uuid);
+		db->put_back = true;
 		if (set_text(db, "store_id", uuid) < 0)
 			return -EIO;
 	}

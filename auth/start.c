@@ -16,15 +16,18 @@
 #include "auth/authd.h"
 #include "auth/config.h"
 #include "auth/control.h"
+#include "auth/follow.h"
 #include "auth/issue.h"
 #include "auth/service.h"
 #include "shared/alloc.h"
+#include "shared/conf_change.h"
 #include "shared/daemon.h"
 #include "shared/log.h"
 #include "shared/pki.h"
 #include "shared/sock.h"
 
 #define RENEWAL_CHECK_MS (3600 * 1000)
+#define STORE_RETRY_MS 1000
 
 /* ---- own certificate ---- */
 
@@ -123,25 +126,50 @@ static void listen_all(struct authd *auth)
 	renew_own(auth);
 	if (!auth->identity)
 		die("cannot start: no certificate of its own");
+	timer_free(auth->renewal);
 	auth->renewal = timer_new(auth->loop, on_renewal, auth);
 	timer_set(auth->renewal, RENEWAL_CHECK_MS);
 	if (!service_start(auth, &error))
 		die("cannot start: auth_service.listen_addr: %s", error);
 	if (!control_start(auth, &error))
 		die("cannot start: %s", error);
+	auth->follow = follow_new(auth);
 	backend_info(auth->backend, &info);
+	if (info.put_back)
+		auth->snapshots_from =
+			loop_now(auth->loop) + auth->conf->auth.lease_ttl;
 	log_info("ready: cluster=%s port=%d pin=%s store=%s revision=%" PRIu64,
 		auth->conf->cluster_name, rpc_server_port(auth->server),
 		auth->cas->host.active.pin, info.store_id, info.revision);
 	daemon_notify("READY=1");
 }
 
+static void on_store_due(void *arg)
+{
+	authd_start(arg);
+}
+
+/* A store that is away comes back; anything else is for a person to mend. */
+static void wait_for_store(struct authd *auth, const char *error)
+{
+	struct backend_info info;
+
+	backend_info(auth->backend, &info);
+	if (!info.failing)
+		die("cannot start: %s", error);
+	if (!auth->renewal) {
+		log_warn("waiting for the store: %s", error);
+		auth->renewal = timer_new(auth->loop, on_store_due, auth);
+	}
+	timer_set(auth->renewal, STORE_RETRY_MS);
+}
+
 static void on_config_stored(void *arg, enum backend_status status)
 {
-	if (status != BACKEND_OK)
-		die("cannot start: cluster config not stored: %s",
-			backend_status_text(status));
-	listen_all(arg);
+	if (status == BACKEND_OK)
+		listen_all(arg);
+	else
+		wait_for_store(arg, backend_status_text(status));
 }
 
 static void use_cas(struct authd *auth, struct ca_pair *cas)
@@ -158,10 +186,16 @@ static void on_cas(void *arg, struct ca_pair *cas, const char *error)
 {
 	struct authd *auth = arg;
 
-	if (!cas)
-		die("cannot start: %s", error);
+	if (auth->stopping) {
+		ca_pair_free(cas);
+		return;
+	}
+	if (!cas) {
+		wait_for_store(auth, error);
+		return;
+	}
 	use_cas(auth, cas);
-	config_store(auth, on_config_stored, auth);
+	config_store(auth, CONFIG_ALL, on_config_stored, auth);
 }
 
 void authd_use_cas(struct authd *auth, struct ca_pair *cas,
@@ -169,10 +203,30 @@ void authd_use_cas(struct authd *auth, struct ca_pair *cas,
 {
 	use_cas(auth, cas);
 	renew_own(auth);
-	config_store(auth, done, arg);
+	config_store(auth, CONFIG_NOTHING, done, arg);
+}
+
+static void on_keep_alive_stored(void *arg, enum backend_status status)
+{
+	if (status != BACKEND_OK)
+		log_warn("keep_alive not stored, restart authd to try again: "
+			 "%s",
+			backend_status_text(status));
+}
+
+void authd_apply(struct authd *auth, const struct conf_changes *changes)
+{
+	/* before that, the start is still to read all of it */
+	if (!auth->server)
+		return;
+	if (conf_taken(changes, "auth_service.public_addr"))
+		renew_own(auth);
+	if (conf_taken(changes, "auth_service.keep_alive_"))
+		config_store(
+			auth, CONFIG_KEEP_ALIVE, on_keep_alive_stored, auth);
 }
 
 void authd_start(struct authd *auth)
 {
-	ca_load(auth->backend, auth->conf->cluster_name, on_cas, auth);
+	ca_load(&auth->ca_store, on_cas, auth);
 }

@@ -3,23 +3,27 @@
  * Watchers, see watch.h. Owns each struct watcher from the call to its end.
  * What a newcomer gets wrong: a snapshot is read in parts, all as of the
  * revision of the first; what changes meanwhile is not missed, because the
- * store's watch then starts right behind that revision.
+ * watcher's own feed then starts right behind that revision. It goes on with
+ * the common feed only where both stand at the same revision with nothing
+ * unsent, so that no change is told twice or left out.
  */
 #include <grpc/status.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "auth/changes.h"
+#include "auth/feed.h"
 #include "auth/records.h"
 #include "auth/watch.h"
 #include "shared/alloc.h"
 #include "shared/log.h"
 
-#define PART 100 /* records; each is at most RECORDS_SIZE_MAX */
-/* A caller who resumes later than the log reaches back needs a snapshot, so it
- * is told how far the store has come even when nothing of its concern changes.
- */
-#define PROGRESS_MS 5000
+/* Records in a message of a snapshot; each is at most RECORDS_SIZE_MAX. */
+#define PART 100
+/* From one message of the common feed to the next: what it costs everybody to
+ * hear of a change, and to commit it, is for all changes of that time. */
+#define GATHER_MS 25
 
 struct watcher {
 	TAILQ_ENTRY(watcher) entry; /* in auth->watchers, oldest first */
@@ -29,19 +33,24 @@ struct watcher {
 	char store_id[64];
 	uint64_t revision; /* the caller's state is as of this one */
 	uint64_t head;	   /* what it takes to know all of the beginning */
-	int64_t told;	   /* when it was last told a revision */
 
 	/* what we are waiting for */
-	bool reading;		     /* a part of the snapshot */
-	bool draining;		     /* the caller */
-	struct timer *stall;	     /* while draining */
-	struct backend_watch *watch; /* FOLLOWING */
+	bool reading;	     /* a page of the snapshot */
+	bool draining;	     /* the caller */
+	struct timer *stall; /* while draining */
+	struct timer *hold;  /* set: a snapshot is too early */
+	struct feed *own;    /* CATCHING UP */
+	bool common;	     /* FOLLOWING: the feed of all */
 
-	char after[RECORDS_KEY_MAX]; /* last key of the snapshot's parts */
+	char after[RECORDS_KEY_MAX]; /* last key of the snapshot's pages */
+	size_t page;
 };
 
-static void read_part(struct watcher *watcher);
-static void resume(void *arg, bool gone);
+static void read_page(struct watcher *watcher);
+static void follow(struct watcher *watcher);
+static void start_common(struct watcher *watcher);
+static void join_common(struct watcher *watcher);
+static void leave_common(struct watcher *watcher);
 
 /* ---- the end ---- */
 
@@ -51,10 +60,13 @@ static void watcher_end(struct watcher *watcher)
 	struct authd *auth = watcher->auth;
 
 	watcher->call = NULL;
-	backend_watch_cancel(watcher->watch);
-	watcher->watch = NULL;
+	feed_free(watcher->own);
+	watcher->own = NULL;
+	leave_common(watcher);
 	timer_free(watcher->stall);
 	watcher->stall = NULL;
+	timer_free(watcher->hold);
+	watcher->hold = NULL;
 	TAILQ_REMOVE(&auth->watchers, watcher, entry);
 	auth->watcher_count--;
 	metric_set(&auth->metrics, METRIC_WATCHERS, auth->watcher_count);
@@ -98,8 +110,12 @@ static void wait_for_drain(struct watcher *watcher)
 {
 	watcher->draining = true;
 	timer_set(watcher->stall, WATCH_STALL_MS);
-	if (watcher->watch)
-		backend_watch_pause(watcher->watch, true);
+	if (watcher->common) {
+		leave_common(watcher);
+		follow(watcher);
+	} else if (watcher->own) {
+		feed_pause(watcher->own, true);
+	}
 }
 
 /* Bytes that wait for the caller; a caller who has gone is about to be told to
@@ -112,87 +128,49 @@ static int64_t push(
 	response->store_id = watcher->store_id;
 	response->revision = watcher->revision;
 	response->head = watcher->head;
-	watcher->told = loop_now(watcher->auth->loop);
 	queued = rpc_push(watcher->call, &response->base);
 	return queued < 0 ? INT64_MAX : queued;
 }
 
-/* Changes as messages. */
-struct changes {
-	Peerway__Auth__Change *items;
-	Peerway__Auth__Change **list;
-	size_t count;
-};
-
-static void changes_init(struct changes *changes, size_t max)
+static void push_message(struct watcher *watcher, grpc_byte_buffer *message,
+	uint64_t revision, size_t records)
 {
-	changes->items = xcalloc(max + 1, sizeof(*changes->items));
-	changes->list = xcalloc(max + 1, sizeof(*changes->list));
-	changes->count = 0;
-}
-
-static void changes_add(struct changes *changes, const char *key,
-	const uint8_t *value, size_t len, uint64_t revision)
-{
-	Peerway__Auth__Change *item = &changes->items[changes->count];
-
-	if (records_change(key, value, len, revision, item))
-		changes->list[changes->count++] = item;
-}
-
-static int64_t changes_push(struct changes *changes, struct watcher *watcher,
-	Peerway__Auth__WatchResponse *response)
-{
-	int64_t queued;
-
-	response->changes = changes->list;
-	response->n_changes = changes->count;
-	queued = push(watcher, response);
-	for (size_t i = 0; i < changes->count; i++)
-		records_change_deinit(changes->list[i]);
-	free(changes->items);
-	free(changes->list);
-	return queued;
-}
-
-/* ---- following ---- */
-
-static void on_changes(void *arg, uint64_t revision,
-	const struct backend_event *events, size_t count)
-{
-	struct watcher *watcher = arg;
-	Peerway__Auth__WatchResponse response =
-		PEERWAY__AUTH__WATCH_RESPONSE__INIT;
-	struct changes changes;
-	bool caught_up =
-		watcher->revision < watcher->head && revision >= watcher->head;
+	int64_t queued = rpc_push_packed(watcher->call, message);
 
 	watcher->revision = revision;
-	if (count == 0 && !caught_up &&
-		loop_now(watcher->auth->loop) - watcher->told < PROGRESS_MS)
-		return;
-	changes_init(&changes, count);
-	for (size_t i = 0; i < count; i++)
-		changes_add(&changes, events[i].key, events[i].value,
-			events[i].len, revision);
-	if (changes_push(&changes, watcher, &response) >= WATCH_HIGH)
+	metric_add(
+		&watcher->auth->metrics, METRIC_SENT_CHANGES, (int64_t)records);
+	if (queued < 0 || queued >= WATCH_HIGH)
 		wait_for_drain(watcher);
 }
 
-static void start_snapshot(struct watcher *watcher)
+/* ---- catching up ---- */
+
+/* Of a store that was put back not before the proxies could publish: until then
+ * their caches know better. */
+static void start_snapshot(void *arg)
 {
-	metric_add(&watcher->auth->metrics, METRIC_SNAPSHOTS, 1);
+	struct watcher *watcher = arg;
+	struct authd *auth = watcher->auth;
+	struct backend_info info;
+	int64_t early = auth->snapshots_from - loop_now(auth->loop);
+
+	if (early > 0) {
+		timer_set(watcher->hold, early);
+		return;
+	}
+	metric_add(&auth->metrics, METRIC_SNAPSHOTS, 1);
 	watcher->revision = 0;
 	watcher->head = 0; /* a snapshot is of now */
 	watcher->after[0] = '\0';
-	read_part(watcher);
+	backend_info(auth->backend, &info);
+	watcher->page = info.page;
+	read_page(watcher);
 }
 
-static void on_watch_end(void *arg, enum backend_status why)
+/* Its feed has ended. */
+static void feed_ended(struct watcher *watcher, enum backend_status why)
 {
-	struct watcher *watcher = arg;
-
-	watcher->watch = NULL;
 	if (why == BACKEND_UNAVAILABLE)
 		watcher_drop(watcher, GRPC_STATUS_UNAVAILABLE,
 			backend_status_text(why));
@@ -204,43 +182,176 @@ static void on_watch_end(void *arg, enum backend_status why)
 		start_snapshot(watcher);
 }
 
-static const struct backend_watch_ops ops = {on_changes, on_watch_end};
+static void on_own_end(void *arg, enum backend_status why)
+{
+	struct watcher *watcher = arg;
+
+	feed_free(watcher->own);
+	watcher->own = NULL;
+	feed_ended(watcher, why);
+}
+
+/* Whether it may go on with all, of whom revision is the last news. */
+static bool may_join(const struct watcher *watcher, uint64_t revision)
+{
+	return watcher->own && feed_revision(watcher->own) == revision &&
+	       revision >= watcher->head && !watcher->draining;
+}
+
+static void on_own_message(
+	void *arg, grpc_byte_buffer *message, uint64_t revision, size_t records)
+{
+	struct watcher *watcher = arg;
+
+	push_message(watcher, message, revision, records);
+	if (!watcher->auth->feed && may_join(watcher, revision)) {
+		start_common(watcher);
+		join_common(watcher);
+	}
+}
+
+static const struct feed_ops own_ops = {on_own_message, on_own_end};
 
 static void follow(struct watcher *watcher)
 {
-	watcher->watch = backend_watch(watcher->auth->backend, RECORDS_PUBLIC,
-		watcher->revision + 1, &ops, watcher);
+	struct feed_options options = {.store_id = watcher->store_id,
+		.revision = watcher->revision,
+		.head = watcher->head};
+
+	watcher->own = feed_new(watcher->auth->loop, watcher->auth->backend,
+		&options, &own_ops, watcher);
 	if (watcher->draining)
-		backend_watch_pause(watcher->watch, true);
+		feed_pause(watcher->own, true);
+}
+
+/* ---- following, all together ---- */
+
+static void join_common(struct watcher *watcher)
+{
+	watcher->revision = feed_revision(watcher->own);
+	feed_free(watcher->own);
+	watcher->own = NULL;
+	watcher->common = true;
+	watcher->auth->followers++;
+}
+
+static void leave_common(struct watcher *watcher)
+{
+	struct authd *auth = watcher->auth;
+
+	if (!watcher->common)
+		return;
+	watcher->common = false;
+	if (--auth->followers > 0)
+		return;
+	feed_free(auth->feed);
+	auth->feed = NULL;
+}
+
+/* Those who have got just as far on their own go on with all. */
+static void gather_in(struct authd *auth, uint64_t revision)
+{
+	struct watcher *watcher;
+
+	TAILQ_FOREACH (watcher, &auth->watchers, entry) {
+		if (watcher->own && feed_revision(watcher->own) == revision)
+			feed_flush(watcher->own);
+		if (auth->feed && may_join(watcher, revision))
+			join_common(watcher);
+	}
+}
+
+static void on_common_message(
+	void *arg, grpc_byte_buffer *message, uint64_t revision, size_t records)
+{
+	struct authd *auth = arg;
+	struct watcher *watcher;
+
+	TAILQ_FOREACH (watcher, &auth->watchers, entry)
+		if (watcher->common)
+			push_message(watcher, message, revision, records);
+	if (auth->feed)
+		gather_in(auth, revision);
+}
+
+static void on_common_end(void *arg, enum backend_status why)
+{
+	struct authd *auth = arg;
+	struct watcher *watcher, *next;
+
+	for (watcher = TAILQ_FIRST(&auth->watchers); watcher; watcher = next) {
+		next = TAILQ_NEXT(watcher, entry);
+		if (!watcher->common)
+			continue;
+		leave_common(watcher);
+		feed_ended(watcher, why);
+	}
+}
+
+static const struct feed_ops common_ops = {on_common_message, on_common_end};
+
+/* From where this one stands. */
+static void start_common(struct watcher *watcher)
+{
+	struct authd *auth = watcher->auth;
+	struct feed_options options = {.store_id = watcher->store_id,
+		.revision = watcher->revision,
+		.gather_ms = GATHER_MS};
+
+	auth->feed = feed_new(
+		auth->loop, auth->backend, &options, &common_ops, auth);
 }
 
 /* ---- the snapshot ---- */
 
-static void send_part(
-	struct watcher *watcher, const struct backend_range_result *result)
+/* Bytes that wait for the caller. */
+static int64_t send_part(struct watcher *watcher, const struct backend_kv *kvs,
+	size_t count, bool complete)
 {
 	Peerway__Auth__WatchResponse response =
 		PEERWAY__AUTH__WATCH_RESPONSE__INIT;
-	struct changes changes;
+	struct changes changes = {0};
+	int64_t queued;
+
+	response.snapshot = true;
+	response.complete = complete;
+	for (size_t i = 0; i < count; i++)
+		changes_add(&changes, kvs[i].key, kvs[i].value, kvs[i].len,
+			kvs[i].mod_revision);
+	changes_lend(&changes, &response);
+	metric_add(&watcher->auth->metrics, METRIC_SENT_SNAPSHOT,
+		(int64_t)changes.count);
+	queued = push(watcher, &response);
+	changes_clear(&changes);
+	return queued;
+}
+
+static void send_page(
+	struct watcher *watcher, const struct backend_range_result *result)
+{
+	size_t sent = 0;
+	int64_t queued;
 
 	watcher->revision = result->revision;
-	response.snapshot = true;
-	response.complete = !result->more;
-	changes_init(&changes, result->count);
-	for (size_t i = 0; i < result->count; i++)
-		changes_add(&changes, result->kvs[i].key, result->kvs[i].value,
-			result->kvs[i].len, result->kvs[i].mod_revision);
+	do {
+		size_t rest = result->count - sent;
+		size_t count = rest < PART ? rest : PART;
+
+		queued = send_part(watcher, result->kvs + sent, count,
+			count == rest && !result->more);
+		sent += count;
+	} while (sent < result->count);
 	if (result->count)
 		strcpy(watcher->after, result->kvs[result->count - 1].key);
-	if (changes_push(&changes, watcher, &response) >= WATCH_LOW)
+	if (queued >= WATCH_LOW)
 		wait_for_drain(watcher);
 	if (!result->more)
 		follow(watcher);
 	else if (!watcher->draining)
-		read_part(watcher);
+		read_page(watcher);
 }
 
-static void on_part(void *arg, const struct backend_range_result *result)
+static void on_page(void *arg, const struct backend_range_result *result)
 {
 	struct watcher *watcher = arg;
 
@@ -248,7 +359,7 @@ static void on_part(void *arg, const struct backend_range_result *result)
 	if (!watcher->call)
 		loop_free_later(watcher->auth->loop, free, watcher);
 	else if (result->status == BACKEND_OK)
-		send_part(watcher, result);
+		send_page(watcher, result);
 	else if (result->status == BACKEND_COMPACTED)
 		watcher_drop(watcher, GRPC_STATUS_RESOURCE_EXHAUSTED,
 			"the snapshot was read too slowly");
@@ -257,15 +368,15 @@ static void on_part(void *arg, const struct backend_range_result *result)
 			backend_status_text(result->status));
 }
 
-static void read_part(struct watcher *watcher)
+static void read_page(struct watcher *watcher)
 {
 	struct backend_range range = {.prefix = RECORDS_PUBLIC,
 		.after = watcher->after[0] ? watcher->after : NULL,
-		.limit = PART,
+		.limit = watcher->page,
 		.at_revision = watcher->revision};
 
 	watcher->reading = true;
-	backend_range(watcher->auth->backend, &range, on_part, watcher);
+	backend_range(watcher->auth->backend, &range, on_page, watcher);
 }
 
 /* The caller has read, or has gone. */
@@ -282,10 +393,10 @@ static void resume(void *arg, bool gone)
 		return;
 	watcher->draining = false;
 	timer_clear(watcher->stall);
-	if (watcher->watch)
-		backend_watch_pause(watcher->watch, false);
+	if (watcher->own)
+		feed_pause(watcher->own, false);
 	else if (!watcher->reading)
-		read_part(watcher);
+		read_page(watcher);
 }
 
 /* ---- the beginning ---- */
@@ -326,21 +437,23 @@ void watch_handle(struct rpc_server_call *call, void *arg,
 	strcpy(watcher->proxy, caller->uuid);
 	strcpy(watcher->store_id, info.store_id);
 	watcher->stall = timer_new(auth->loop, on_stall, watcher);
+	watcher->hold = timer_new(auth->loop, start_snapshot, watcher);
 	TAILQ_INSERT_TAIL(&auth->watchers, watcher, entry);
 	auth->watcher_count++;
 	metric_set(&auth->metrics, METRIC_WATCHERS, auth->watcher_count);
 	rpc_on_drain(call, WATCH_LOW, resume, watcher);
 
 	if (strcmp(request->store_id, info.store_id) ||
-		!request->from_revision ||
-		request->from_revision <= info.compacted ||
-		request->from_revision > info.revision + 1) {
+		!request->from_revision) {
 		start_snapshot(watcher);
 		return;
 	}
-	/* at once, so that the caller knows it is heard */
+	/* At once, so that the caller knows it is heard. Whether the revision
+	 * is too old, or another authd has come further than this one has
+	 * heard, the store knows. */
 	watcher->revision = request->from_revision - 1;
-	watcher->head = info.revision;
+	watcher->head = info.revision < watcher->revision ? watcher->revision
+							  : info.revision;
 	push(watcher, &hello);
 	follow(watcher);
 }

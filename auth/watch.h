@@ -5,8 +5,11 @@
  * The method Watch: everything below pub/, first as a snapshot unless the
  * caller can resume, then change by change.
  *
- *   SNAPSHOT --last part sent--> FOLLOWING     (resumed: FOLLOWING at once)
- *      either --caller gone, too slow, store away--> ended
+ *   SNAPSHOT --last part sent--> CATCHING UP   (resumed: CATCHING UP at once)
+ *   CATCHING UP --as far as all others--> FOLLOWING --too slow--> CATCHING UP
+ *      any --caller gone, too slow, store away--> ended
+ *
+ * CATCHING UP is a feed of its own, FOLLOWING the common one.
  *
  * While more than WATCH_HIGH bytes wait for a caller, nothing is read for it;
  * it goes on below WATCH_LOW. A caller that takes nothing for WATCH_STALL_MS is

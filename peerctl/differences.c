@@ -41,11 +41,6 @@ static char *name_record(const json_t *difference)
 		return xasprintf("the tunnel of %s (%s) at proxy %s",
 			text_of(difference, "agent"),
 			text_of(difference, "agent_id"), proxy);
-	if (!strcmp(record, "service"))
-		return xasprintf("the service %s of %s (%s) at proxy %s",
-			text_of(difference, "service"),
-			text_of(difference, "agent"),
-			text_of(difference, "agent_id"), proxy);
 	if (!strcmp(record, "proxy"))
 		return xasprintf("proxy %s", proxy);
 	return xstrdup("the cluster's configuration");

@@ -19,7 +19,6 @@
 #include "shared/ctl.h"
 #include "shared/sock.h"
 
-#define DEFAULT_CONFIG "/etc/peerway/peerway.yaml"
 #define DEFAULT_RUN_DIR "/run/peerway"
 #define ASK_TIMEOUT_MS 30000
 
@@ -28,7 +27,9 @@ enum { OPT_RUN_DIR = 0x1000, OPT_FORMAT };
 static const struct argp_option common_options[] = {
 	{NULL, 0, NULL, 0, "Options of every command:", 90},
 	{"config", 'c', "FILE", 0,
-		"Configuration of this host (default " DEFAULT_CONFIG ")", 90},
+		"Configuration of this host (default " OPTIONS_DEFAULT_CONFIG
+		")",
+		90},
 	{"run-dir", OPT_RUN_DIR, "DIR", 0,
 		"Where the daemons' sockets are (default: as configured)", 90},
 	{"format", OPT_FORMAT, "table|json", 0,
@@ -145,24 +146,32 @@ uint64_t options_time(struct argp_state *state, const char *option,
 
 /* ---- the daemons ---- */
 
-const char *options_run_dir(struct options *options)
+const struct conf *options_conf(struct options *options)
 {
 	const char *path = options->config_path;
 	char *error;
 
-	if (options->run_dir)
-		return options->run_dir;
-	if (!path && access(DEFAULT_CONFIG, F_OK) < 0)
-		return DEFAULT_RUN_DIR;
 	if (!options->conf) {
-		options->conf = conf_load(path ? path : DEFAULT_CONFIG, &error);
+		options->conf =
+			conf_load(path ? path : OPTIONS_DEFAULT_CONFIG, &error);
 		if (!options->conf) {
 			command_fail("%s", error);
 			free(error);
-			return NULL;
 		}
 	}
-	return options->conf->run_dir;
+	return options->conf;
+}
+
+const char *options_run_dir(struct options *options)
+{
+	const struct conf *conf;
+
+	if (options->run_dir)
+		return options->run_dir;
+	if (!options->config_path && access(OPTIONS_DEFAULT_CONFIG, F_OK) < 0)
+		return DEFAULT_RUN_DIR;
+	conf = options_conf(options);
+	return conf ? conf->run_dir : NULL;
 }
 
 /* Whether the socket answers at all; else the error in words of what to do.
@@ -197,7 +206,8 @@ json_t *options_ask(struct options *options, const char *daemon,
 	if (!run_dir)
 		exit(EXIT_FAILED);
 	path = xasprintf("%s/%s.sock", run_dir, daemon);
-	answer = ctl_ask(path, verb, args, ASK_TIMEOUT_MS, error_out);
+	answer = ctl_ask(path, verb, args,
+		options->ask_ms ? options->ask_ms : ASK_TIMEOUT_MS, error_out);
 	if (!answer)
 		*error_out = explain(daemon, path, *error_out);
 	free(path);

@@ -12,10 +12,13 @@
 
 #include "shared/conf.h"
 
+#define OPTIONS_DEFAULT_CONFIG "/etc/peerway/peerway.yaml"
+
 struct options {
 	const char *config_path; /* -c; NULL: not given */
 	const char *run_dir;	 /* --run-dir; NULL: from the configuration */
 	bool json;		 /* --format json */
+	int ask_ms;		 /* a daemon has to answer; 0: 30 s */
 	struct conf *conf;	 /* loaded when first needed; NULL: none */
 };
 
@@ -48,6 +51,8 @@ const char *options_parse(struct options *options, int argc, char **argv,
 uint64_t options_time(struct argp_state *state, const char *option,
 	const char *value, uint64_t min_ms, uint64_t max_ms);
 
+/* The configuration of this host, borrowed; NULL after printing why not. */
+const struct conf *options_conf(struct options *options);
 /* Directory of the daemons' sockets, borrowed; NULL after printing why not.
  * Sets options->conf when a configuration file was read. */
 const char *options_run_dir(struct options *options);

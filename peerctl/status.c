@@ -68,7 +68,7 @@ static bool is_expected(struct options *options, int which)
 	return exists;
 }
 
-static void ask_all(struct options *options, struct answers *answers)
+void status_ask_all(struct options *options, struct answers *answers)
 {
 	for (int i = 0; i < DAEMON_COUNT; i++) {
 		if (!is_expected(options, i))
@@ -97,10 +97,10 @@ static void ask(struct options *options, struct answers *answers)
 	if (answers->on)
 		ask_peer(options, answers);
 	else
-		ask_all(options, answers);
+		status_ask_all(options, answers);
 }
 
-static void answers_deinit(struct answers *answers)
+void status_answers_deinit(struct answers *answers)
 {
 	for (int i = 0; i < DAEMON_COUNT; i++) {
 		json_decref(answers->of[i]);
@@ -123,8 +123,7 @@ static char *why_none(const struct answers *answers)
 
 /* ---- showing ---- */
 
-/* {"peerd": its answer, "routed": {"error": why it is away}, ...} */
-static json_t *as_json(const struct answers *answers)
+json_t *status_as_json(const struct answers *answers)
 {
 	json_t *all = json_object();
 
@@ -146,7 +145,7 @@ static int show_once(struct options *options, const char *on)
 
 	ask(options, &answers);
 	if (options->json)
-		table_print_json(as_json(&answers));
+		table_print_json(status_as_json(&answers));
 	else if (answers.count)
 		status_print(&answers);
 	if (!answers.count) {
@@ -154,7 +153,7 @@ static int show_once(struct options *options, const char *on)
 		ret = command_fail("%s", why);
 		free(why);
 	}
-	answers_deinit(&answers);
+	status_answers_deinit(&answers);
 	return ret;
 }
 
@@ -173,7 +172,7 @@ static void show_next(struct options *options, const char *on, bool first)
 	else if (!options->json && !first)
 		putchar('\n');
 	if (options->json) {
-		table_print_json_line(as_json(&answers));
+		table_print_json_line(status_as_json(&answers));
 	} else if (answers.count) {
 		status_print(&answers);
 	} else {
@@ -182,7 +181,7 @@ static void show_next(struct options *options, const char *on, bool first)
 		free(why);
 	}
 	fflush(stdout);
-	answers_deinit(&answers);
+	status_answers_deinit(&answers);
 }
 
 /* Until interrupted, or nobody reads any more. */

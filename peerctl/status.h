@@ -3,11 +3,13 @@
 
 /*
  * What the daemons of a host answered to `status`, for status.c (asking),
- * status_table.c (showing) and status_problems.c (judging) alone.
+ * status_table.c (showing), status_problems.c (judging), doctor and diag.
  */
 
 #include <jansson.h>
 #include <stdint.h>
+
+struct options;
 
 enum { AUTHD, ROUTED, PEERD, PROXY, DAEMON_COUNT };
 
@@ -30,10 +32,22 @@ int64_t status_until(const char *text, int64_t now);
 
 /* "3 peers: 2 ready, 1 unreachable"; gives. */
 char *status_summary(const json_t *peers);
-/* What an operator should look at, a text each, worst first; gives. */
+/* What an operator should look at, worst first: {"about": one of daemon, authd,
+ * store, strategy, routed, drain, certificate, duplicate, peer; "text"}; gives.
+ */
+json_t *status_findings(const struct answers *answers, int64_t now);
+/* The texts alone; gives. */
 json_t *status_problems(const struct answers *answers, int64_t now);
 /* A new list of the same peers: those in trouble first, then by name. */
 json_t *status_sorted(const json_t *peers);
+
+/* ---- status.c ---- */
+
+/* Asks every daemon that there should be on this host. */
+void status_ask_all(struct options *options, struct answers *answers);
+void status_answers_deinit(struct answers *answers);
+/* {"peerd": its answer, "routed": {"error": why it is away}, ...}; gives. */
+json_t *status_as_json(const struct answers *answers);
 
 /* ---- status_table.c ---- */
 

@@ -107,10 +107,10 @@ json_t *status_sorted(const json_t *peers)
 
 /* ---- problems ---- */
 
-static void add(json_t *problems, const char *format, ...)
-	__attribute__((format(printf, 2, 3)));
+static void add(json_t *problems, const char *about, const char *format, ...)
+	__attribute__((format(printf, 3, 4)));
 
-static void add(json_t *problems, const char *format, ...)
+static void add(json_t *problems, const char *about, const char *format, ...)
 {
 	va_list ap;
 	char *text;
@@ -118,7 +118,8 @@ static void add(json_t *problems, const char *format, ...)
 	va_start(ap, format);
 	text = xvasprintf(format, ap);
 	va_end(ap);
-	json_array_append_new(problems, json_string(text));
+	json_array_append_new(problems,
+		json_pack("{s:s, s:s}", "about", about, "text", text));
 	free(text);
 }
 
@@ -129,9 +130,9 @@ static void judge_daemons(json_t *problems, const struct answers *answers)
 		const char *error = answers->error[i];
 
 		if (error && !strncmp(error, name, strlen(name)))
-			add(problems, "%s", error);
+			add(problems, "daemon", "%s", error);
 		else if (error)
-			add(problems, "%s is away: %s", name, error);
+			add(problems, "daemon", "%s is away: %s", name, error);
 	}
 }
 
@@ -143,10 +144,27 @@ static void judge_routed(json_t *problems, const json_t *routed)
 	if (!routed)
 		return;
 	if (strcmp(state, "connected"))
-		add(problems, "authd %s is %s: %s",
+		add(problems, "authd", "authd %s is %s: %s",
 			status_text(routed, "auth_server"), state, error);
 	else if (*error != '-')
-		add(problems, "routed: %s", error);
+		add(problems, "routed", "routed: %s", error);
+}
+
+static void judge_authd(json_t *problems, const json_t *authd)
+{
+	const json_t *store = json_object_get(authd, "store");
+	const char *disagreement =
+		status_text(json_object_get(authd, "strategy"), "disagreement");
+	char time[32];
+
+	if (json_is_true(json_object_get(store, "failing"))) {
+		table_duration(
+			status_number(store, "failing_s"), time, sizeof(time));
+		add(problems, "store", "authd's store is away for %s: %s", time,
+			status_text(store, "problem"));
+	}
+	if (*disagreement != '-')
+		add(problems, "strategy", "tunnel_strategy: %s", disagreement);
 }
 
 static void judge_certificate(
@@ -161,9 +179,11 @@ static void judge_certificate(
 		return;
 	table_duration(left < 0 ? -left : left, time, sizeof(time));
 	if (left <= 0)
-		add(problems, "the certificate of %s ended %s ago", name, time);
+		add(problems, "certificate",
+			"the certificate of %s ended %s ago", name, time);
 	else
-		add(problems, "the certificate of %s ends in %s", name, time);
+		add(problems, "certificate", "the certificate of %s ends in %s",
+			name, time);
 }
 
 static void judge_duplicates(json_t *problems, const json_t *groups)
@@ -186,12 +206,26 @@ static void judge_duplicates(json_t *problems, const json_t *groups)
 			free(names);
 			names = longer;
 		}
-		add(problems,
+		add(problems, "duplicate",
 			"%s is the peer address of %s: make "
 			"peer_public_addr unique",
 			status_text(group, "addr"), names);
 		free(names);
 	}
+}
+
+static void judge_drain(json_t *problems, const json_t *proxy)
+{
+	char left[32];
+
+	if (!json_is_true(json_object_get(proxy, "draining")))
+		return;
+	table_duration(status_number(proxy, "drain_left_ms") / 1000, left,
+		sizeof(left));
+	add(problems, "drain",
+		"this host drains: %lld tunnels, %lld sessions, %s left",
+		status_number(proxy, "tunnels"),
+		status_number(proxy, "sessions"), left);
 }
 
 static void judge_peers(json_t *problems, const json_t *peers)
@@ -211,29 +245,44 @@ static void judge_peers(json_t *problems, const json_t *peers)
 			continue;
 		table_duration(
 			status_number(peer, "since_s"), time, sizeof(time));
-		add(problems, "peer %s (%.8s) is %s for %s: %s",
+		add(problems, "peer", "peer %s (%.8s) is %s for %s: %s",
 			status_text(peer, "hostname"), status_text(peer, "id"),
 			state, time, *error == '-' ? "no reason known" : error);
 	}
 	json_decref(sorted);
 }
 
-json_t *status_problems(const struct answers *answers, int64_t now)
+json_t *status_findings(const struct answers *answers, int64_t now)
 {
 	const json_t *peerd = answers->of[PEERD];
 	json_t *problems = json_array();
 
 	judge_daemons(problems, answers);
+	judge_authd(problems, answers->of[AUTHD]);
 	judge_routed(problems, answers->of[ROUTED]);
+	judge_drain(problems, answers->of[PROXY]);
 	if (json_is_true(json_object_get(peerd, "draining")))
-		add(problems, "peerd is draining: it will stop");
+		add(problems, "drain", "peerd is draining: it will stop");
 	if (peerd && json_is_false(json_object_get(peerd, "routed")))
-		add(problems, "peerd has no link to routed");
+		add(problems, "routed", "peerd has no link to routed");
 	for (int i = 0; i < DAEMON_COUNT; i++)
 		judge_certificate(
 			problems, status_daemons[i], answers->of[i], now);
 	judge_duplicates(
 		problems, json_object_get(peerd, "duplicate_peer_addrs"));
 	judge_peers(problems, json_object_get(peerd, "peers"));
+	return problems;
+}
+
+json_t *status_problems(const struct answers *answers, int64_t now)
+{
+	json_t *findings = status_findings(answers, now);
+	json_t *problems = json_array();
+	const json_t *finding;
+	size_t i;
+
+	json_array_foreach(findings, i, finding)
+		json_array_append(problems, json_object_get(finding, "text"));
+	json_decref(findings);
 	return problems;
 }

@@ -48,12 +48,12 @@ static char *details_of_authd(const json_t *a)
 	char left[32];
 
 	return xasprintf("cert=%s leases=%lld watchers=%lld revision=%lld "
-			 "cluster=%s listening=%s pin=%s",
+			 "store=%s cluster=%s listening=%s pin=%s",
 		left_of(a, left, sizeof(left)), status_number(a, "leases"),
 		status_number(a, "watchers"),
 		status_number(at(a, "store"), "revision"),
-		status_text(a, "cluster"), status_text(a, "listening"),
-		status_text(a, "pin"));
+		status_text(at(a, "store"), "type"), status_text(a, "cluster"),
+		status_text(a, "listening"), status_text(a, "pin"));
 }
 
 static char *details_of_routed(const json_t *a)
@@ -67,9 +67,10 @@ static char *details_of_routed(const json_t *a)
 	if (json_is_integer(at(cache, "age_ms")))
 		table_duration(status_number(cache, "age_ms") / 1000, age,
 			sizeof(age));
-	return xasprintf("auth=%s cache=%lld age=%s cert=%s lease=%s "
+	return xasprintf("%sauth=%s cache=%lld age=%s cert=%s lease=%s "
 			 "published=%lld pending=%lld server=%s epoch=%lld "
 			 "since=%s%s%s",
+		json_is_true(at(a, "rebalancing")) ? "rebalancing " : "",
 		status_text(a, "auth_state"), status_number(cache, "revision"),
 		age, left_of(a, left, sizeof(left)),
 		status_text(lease, "state"),
@@ -97,8 +98,11 @@ static char *details_of_peerd(const json_t *a)
 
 static char *details_of_proxy(const json_t *a)
 {
-	return xasprintf("tunnels=%lld clients=%lld workers=%zu",
+	return xasprintf("%stunnels=%lld clients=%lld sessions=%lld "
+			 "workers=%zu",
+		json_is_true(at(a, "draining")) ? "draining " : "",
 		status_number(a, "tunnels"), status_number(a, "clients"),
+		status_number(a, "sessions"),
 		json_array_size(at(a, "workers")));
 }
 

@@ -74,6 +74,8 @@ static json_t *error_json(const struct routed *routed)
 {
 	const char *error = membership_last_error(routed->membership);
 
+	if (!error[0])
+		error = mirror_last_error(routed->mirror);
 	if (!error[0] && session_state(routed->session) != SESSION_OPEN)
 		error = session_last_error(routed->session);
 	return error[0] ? text_json(error) : json_null();
@@ -87,7 +89,7 @@ static void handle_status(struct ctl_call *call, void *arg, json_t *args)
 
 	ctl_reply(call,
 		json_pack("{s:s, s:s, s:s, s:i, s:s, s:s, s:o, s:o, s:o, s:o,"
-			  " s:{s:o}, s:I, s:I, s:i, s:b}",
+			  " s:{s:o, s:s?}, s:I, s:I, s:i, s:b, s:b}",
 			"proxy_id", routed->proxy_id, "cluster",
 			routed->conf->cluster_name, "version", PEERWAY_VERSION,
 			"pid", (int)getpid(), "auth_server",
@@ -97,12 +99,14 @@ static void handle_status(struct ctl_call *call, void *arg, json_t *args)
 			"last_error", error_json(routed), "lease",
 			lease_json(routed), "cache", cache_json(routed),
 			"identity", "not_after", time_json(not_after_ms),
+			"directory", membership_directory(routed->membership),
 			"tunnels_published",
 			(json_int_t)publish_published(routed->publish),
 			"tunnels_pending",
 			(json_int_t)publish_pending(routed->publish), "workers",
 			(int)links_workers(routed->links), "draining",
-			routed->draining));
+			routed->draining || links_are_draining(routed->links),
+			"rebalancing", mover_is_active(routed->mover)));
 }
 
 /* ---- proxies ---- */

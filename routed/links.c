@@ -115,6 +115,11 @@ int links_send(struct links *links, uint64_t id, enum ipc_type type,
 	return -ENOTCONN;
 }
 
+bool links_are_draining(const struct links *links)
+{
+	return links->draining;
+}
+
 unsigned links_workers(const struct links *links)
 {
 	return links->workers;

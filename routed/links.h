@@ -48,3 +48,5 @@ void links_tell_identity(
 	struct links *links, const Peerway__Ipc__Identity *identity);
 
 unsigned links_workers(const struct links *links);
+/* All workers do, or did when the last one went. */
+bool links_are_draining(const struct links *links);

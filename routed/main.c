@@ -13,23 +13,53 @@
 #include "shared/daemon.h"
 #include "shared/diag.h"
 #include "shared/log.h"
+#include "shared/reload.h"
 
 static void on_terminate(int number, void *arg)
 {
-	daemon_notify("STOPPING=1");
-	routed_drain(arg);
-}
-
-static void on_hangup(int number, void *arg)
-{
 	struct routed *routed = arg;
 
-	membership_reload(routed->membership);
+	daemon_stopping(routed->conf->proxy.drain_timeout);
+	routed_drain(routed);
+}
+
+struct process {
+	struct routed routed;
+	struct conf *conf;
+	const char *config_path;
+};
+
+/* Everything else of this is read from conf whenever it is needed. */
+static void apply(void *arg, const struct conf_changes *changes)
+{
+	struct process *process = arg;
+	const struct conf_proxy *proxy = &process->conf->proxy;
+
+	publish_set_max(process->routed.publish,
+		(size_t)proxy->workers * proxy->max_tunnels);
+	membership_reload(process->routed.membership);
+}
+
+static void on_hangup(int signal, void *arg)
+{
+	struct process *process = arg;
+
+	if (process->routed.draining)
+		return;
+	reload(&(struct reload){
+		.conf = process->conf,
+		.name = process->config_path,
+		.daemon = CONF_ROUTED,
+		.ready = true,
+		.apply = apply,
+		.arg = process,
+	});
 }
 
 static const struct diag_ops diag_ops = {
 	.missing = routed_missing,
 	.more_metrics = routed_gauges,
+	.lag = ROUTED_LAG,
 };
 
 int main(int argc, char **argv)
@@ -40,7 +70,9 @@ int main(int argc, char **argv)
 		"its certificate.",
 		false, &options);
 	struct loop *loop = loop_new();
-	struct routed routed;
+	struct process process = {
+		.conf = conf, .config_path = options.config_path};
+	struct routed *routed = &process.routed;
 	struct diag *diag;
 	char *error = NULL;
 
@@ -49,23 +81,23 @@ int main(int argc, char **argv)
 		    "nothing to do");
 	daemon_raise_fd_limit();
 	rpc_require_tls13();
-	if (routed_start(&routed, conf, loop, &error) < 0)
+	if (routed_start(routed, conf, loop, &error) < 0)
 		die("cannot start: %s", error);
-	ctl_serve(control_verbs, &routed);
+	ctl_serve(control_verbs, routed);
 	diag = diag_new(
-		loop, conf->diag.routed, &diag_ops, &routed.metrics, &routed);
+		loop, conf->diag.routed, &diag_ops, &routed->metrics, routed);
 	if (!diag && conf->diag.routed[0])
 		die("cannot listen for diagnostics: %m addr=%s",
 			conf->diag.routed);
-	loop_on_signal(loop, SIGTERM, on_terminate, &routed);
-	loop_on_signal(loop, SIGINT, on_terminate, &routed);
-	loop_on_signal(loop, SIGHUP, on_hangup, &routed);
-	log_info("started: id=%s cluster=%s", routed.proxy_id,
+	loop_on_signal(loop, SIGTERM, on_terminate, routed);
+	loop_on_signal(loop, SIGINT, on_terminate, routed);
+	loop_on_signal(loop, SIGHUP, on_hangup, &process);
+	log_info("started: id=%s cluster=%s", routed->proxy_id,
 		conf->cluster_name);
 	daemon_notify("READY=1");
-	loop_run(loop);
+	daemon_run(loop);
 	diag_free(diag);
-	routed_stop(&routed);
+	routed_stop(routed);
 	loop_free(loop);
 	conf_free(conf);
 	log_info("stopped");

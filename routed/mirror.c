@@ -4,11 +4,13 @@
  * on the other. Owns the store, the reading connection to it that status and
  * ls use, and the call.
  *
- * What is easily got wrong: a snapshot's parts are one transaction that stays
- * open from message to message. Whatever ends the stream before the last part
- * must roll it back, and must ask anew from where the file then stands.
+ * What is easily got wrong: a transaction stays open from message to message, a
+ * snapshot's until its last part, that of changes for a moment. Whatever ends
+ * the stream before must roll it back, and must ask anew from where the file
+ * then stands.
  */
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,6 +23,9 @@
 
 #define WATCH "/peerway.auth.AuthService/Watch"
 #define RETRY_MS 1000
+/* From one commit to the next: a page that several messages have changed is
+ * written once. The first after a quiet moment waits for nothing. */
+#define COMMIT_MS 20
 
 /* One call. It may end after another has been begun: then it has no mirror. */
 struct watch {
@@ -39,11 +44,16 @@ struct mirror {
 	struct apply apply;
 	struct watch *watch; /* NULL: not watching */
 	struct timer *retry;
+	struct timer
+		*commit; /* of changes that are written and not committed */
+	int64_t committed_at;
 	bool current; /* what was so when this watch began has been heard */
 	int64_t heard_at;
+	char *error; /* of the last attempt to write; NULL: it went well */
 };
 
 static void on_retry(void *arg);
+static void on_commit_due(void *arg);
 
 /* ---- the file ---- */
 
@@ -77,7 +87,9 @@ struct mirror *mirror_new(struct loop *loop, const char *directory,
 	mirror->session = session;
 	mirror->ops = ops;
 	mirror->arg = arg;
+	mirror->heard_at = loop_now(loop);
 	mirror->retry = timer_new(loop, on_retry, mirror);
+	mirror->commit = timer_new(loop, on_commit_due, mirror);
 	if (open_store(mirror, error_out) < 0) {
 		mirror_free(mirror);
 		return NULL;
@@ -91,10 +103,19 @@ void mirror_free(struct mirror *mirror)
 		return;
 	mirror_stop(mirror);
 	timer_free(mirror->retry);
+	timer_free(mirror->commit);
 	cache_close(mirror->cache);
 	store_close(mirror->store);
 	free(mirror->directory);
+	free(mirror->error);
 	free(mirror);
+}
+
+/* Takes error; NULL: none. */
+static void set_error(struct mirror *mirror, char *error)
+{
+	free(mirror->error);
+	mirror->error = error;
 }
 
 /* The file failed us: another one, filled from the start. */
@@ -113,7 +134,7 @@ static void rebuild(struct mirror *mirror, const char *reason)
 	free(why);
 	if (open_store(mirror, &error) < 0) {
 		log_error("no cache can be made: %s", error);
-		free(error);
+		set_error(mirror, error);
 	}
 	timer_set(mirror->retry, RETRY_MS);
 }
@@ -136,11 +157,37 @@ static int change_rows(
 	return 0;
 }
 
+static int commit(struct mirror *mirror)
+{
+	bool proxies_changed;
+
+	timer_clear(mirror->commit);
+	if (store_commit(mirror->store, mirror->apply.store_id,
+		    mirror->apply.revision, &proxies_changed) < 0)
+		return -1;
+	mirror->committed_at = loop_now(mirror->loop);
+	set_error(mirror, NULL);
+	mirror->ops->on_commit(mirror->arg, proxies_changed);
+	return 0;
+}
+
+/* At once, or with what else comes soon. */
+static int commit_changes(struct mirror *mirror)
+{
+	int64_t rest =
+		mirror->committed_at + COMMIT_MS - loop_now(mirror->loop);
+
+	if (rest <= 0)
+		return commit(mirror);
+	if (!timer_is_set(mirror->commit))
+		timer_set(mirror->commit, rest);
+	return 0;
+}
+
 static int write_step(struct mirror *mirror, enum apply_step step,
 	const Peerway__Auth__WatchResponse *message)
 {
 	struct store *store = mirror->store;
-	bool proxies_changed;
 
 	if (!store_is_open(store) &&
 		store_begin(store, step != APPLY_CHANGES) < 0)
@@ -149,18 +196,54 @@ static int write_step(struct mirror *mirror, enum apply_step step,
 		return -1;
 	if (step == APPLY_GATHER)
 		return 0;
-	if (store_commit(store, mirror->apply.store_id, mirror->apply.revision,
-		    &proxies_changed) < 0)
-		return -1;
-	mirror->ops->on_commit(mirror->arg, proxies_changed);
-	return 0;
+	return step == APPLY_REPLACE ? commit(mirror) : commit_changes(mirror);
 }
 
 static void restart(struct mirror *mirror, const char *reason)
 {
-	log_warn("watch is started anew: %s", reason);
+	char *error = xasprintf("the cache is not kept up: %s", reason);
+
+	/* once for as long as it is the same */
+	if (!mirror->error || strcmp(mirror->error, error))
+		log_warn("watch is started anew: %s", reason);
+	set_error(mirror, error);
 	mirror_stop(mirror);
 	timer_set(mirror->retry, RETRY_MS);
+}
+
+static void store_failed(struct mirror *mirror)
+{
+	if (store_is_damaged(mirror->store))
+		rebuild(mirror, store_error(mirror->store));
+	else
+		restart(mirror, store_error(mirror->store));
+}
+
+static void on_commit_due(void *arg)
+{
+	struct mirror *mirror = arg;
+
+	if (commit(mirror) < 0)
+		store_failed(mirror);
+}
+
+/* Changes that are written and not committed; -1: they could not be. */
+static int settle(struct mirror *mirror)
+{
+	return timer_is_set(mirror->commit) ? commit(mirror) : 0;
+}
+
+/* A watch that goes on from an old revision begins with old news. */
+static int note_current(
+	struct mirror *mirror, const Peerway__Auth__WatchResponse *message)
+{
+	if (mirror->current || mirror->apply.revision < message->head)
+		return 0;
+	if (settle(mirror) < 0)
+		return -1;
+	mirror->current = true;
+	mirror->ops->on_current(mirror->arg);
+	return 0;
 }
 
 static void on_message(void *arg, const ProtobufCMessage *base)
@@ -168,26 +251,22 @@ static void on_message(void *arg, const ProtobufCMessage *base)
 	const Peerway__Auth__WatchResponse *message = (const void *)base;
 	struct mirror *mirror = ((struct watch *)arg)->mirror;
 	const char *reason = NULL;
-	enum apply_step step = apply_next(&mirror->apply, message, &reason);
+	enum apply_step step;
 
 	mirror->heard_at = loop_now(mirror->loop);
-	if (step == APPLY_BROKEN) {
+	session_heard(mirror->session);
+	/* a snapshot is a transaction of its own, and of another position */
+	if (message->snapshot && settle(mirror) < 0) {
+		store_failed(mirror);
+		return;
+	}
+	step = apply_next(&mirror->apply, message, &reason);
+	if (step == APPLY_BROKEN)
 		restart(mirror, reason);
-		return;
-	}
-	if (step != APPLY_SKIP && write_step(mirror, step, message) < 0) {
-		if (store_is_damaged(mirror->store))
-			rebuild(mirror, store_error(mirror->store));
-		else
-			restart(mirror, store_error(mirror->store));
-		return;
-	}
-	/* A watch that goes on from an old revision begins with old news. */
-	if (step != APPLY_GATHER && !mirror->current &&
-		mirror->apply.revision >= message->head) {
-		mirror->current = true;
-		mirror->ops->on_current(mirror->arg);
-	}
+	else if ((step != APPLY_SKIP &&
+			 write_step(mirror, step, message) < 0) ||
+		 (step != APPLY_GATHER && note_current(mirror, message) < 0))
+		store_failed(mirror);
 }
 
 static void on_end(void *arg, int status, const char *message)
@@ -223,7 +302,6 @@ void mirror_start(struct mirror *mirror)
 		return;
 	}
 	mirror->current = false;
-	mirror->heard_at = loop_now(mirror->loop);
 	request.store_id = mirror->apply.store_id;
 	request.from_revision = mirror->apply.revision + 1;
 	mirror->watch = xcalloc(1, sizeof(*mirror->watch));
@@ -243,6 +321,11 @@ void mirror_stop(struct mirror *mirror)
 	struct cache_meta meta = {0};
 
 	timer_clear(mirror->retry);
+	/* what has been heard is known, however long authd stays away */
+	if (settle(mirror) < 0)
+		log_warn("changes not committed: %s",
+			store_error(mirror->store));
+	timer_clear(mirror->commit);
 	if (mirror->watch) {
 		mirror->watch->mirror = NULL;
 		rpc_client_cancel(mirror->watch->call);
@@ -279,6 +362,19 @@ void mirror_suspect(struct mirror *mirror)
 	free(fault);
 }
 
+int mirror_tunnel_counts(struct mirror *mirror,
+	void (*fn)(void *arg, const char *proxy_id, uint64_t tunnels),
+	void *arg)
+{
+	return mirror->store ? store_tunnel_counts(mirror->store, fn, arg)
+			     : -EIO;
+}
+
+const char *mirror_last_error(const struct mirror *mirror)
+{
+	return mirror->error ? mirror->error : "";
+}
+
 const char *mirror_path(const struct mirror *mirror)
 {
 	return mirror->store ? store_path(mirror->store) : "";
@@ -289,6 +385,11 @@ bool mirror_position(const struct mirror *mirror, struct cache_meta *out)
 	memset(out, 0, sizeof(*out));
 	return mirror->store && store_meta(mirror->store, out) == 0 &&
 	       out->store_id[0] != '\0';
+}
+
+int64_t mirror_silence_ms(const struct mirror *mirror)
+{
+	return loop_now(mirror->loop) - mirror->heard_at;
 }
 
 int64_t mirror_age_ms(const struct mirror *mirror)

@@ -38,8 +38,16 @@ void mirror_stop(struct mirror *mirror);
 struct cache *mirror_cache(struct mirror *mirror);
 /* A lookup has failed: has the file checked, and rebuilt if need be. */
 void mirror_suspect(struct mirror *mirror);
+/* store_tunnel_counts() of the cache. */
+int mirror_tunnel_counts(struct mirror *mirror,
+	void (*fn)(void *arg, const char *proxy_id, uint64_t tunnels),
+	void *arg);
+/* Empty: what was heard last has been written. Borrowed. */
+const char *mirror_last_error(const struct mirror *mirror);
 const char *mirror_path(const struct mirror *mirror);
 /* false: nothing has ever been mirrored into this file. */
 bool mirror_position(const struct mirror *mirror, struct cache_meta *out);
-/* Since authd last said anything; -1 when the watch is not running. */
+/* Since authd last said anything; the first -1 when the watch is not running.
+ */
 int64_t mirror_age_ms(const struct mirror *mirror);
+int64_t mirror_silence_ms(const struct mirror *mirror);

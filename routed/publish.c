@@ -34,6 +34,7 @@ struct tunnel {
 	uint64_t id;
 	uint64_t since_ms;
 	uint64_t order; /* of arrival; the later of two of one time is newer */
+	int64_t asked;	/* to move; 0: never */
 	struct bytes record;
 	bool stale; /* not yet seen again in a full list */
 };
@@ -61,6 +62,7 @@ struct publish {
 	size_t flying_count;
 	size_t one_by_one; /* so many batches are of one agent */
 	uint64_t order;
+	size_t bucket; /* where publish_next_unasked() goes on */
 	LIST_HEAD(, tunnel) tunnels[BUCKETS];
 	LIST_HEAD(, agent) agents[BUCKETS];
 	TAILQ_HEAD(, agent) dirty;
@@ -323,6 +325,57 @@ void publish_link_gone(struct publish *publish, uint64_t link)
 	remove_of_link(publish, link, false);
 }
 
+/* ---- moves ---- */
+
+static struct tunnel *unasked_in(
+	struct publish *publish, size_t bucket, int64_t since)
+{
+	struct tunnel *tunnel;
+
+	LIST_FOREACH (tunnel, &publish->tunnels[bucket], in_bucket) {
+		if (!tunnel->asked || tunnel->asked < since)
+			return tunnel;
+	}
+	return NULL;
+}
+
+bool publish_next_unasked(
+	struct publish *publish, int64_t since, struct publish_tunnel *out)
+{
+	for (size_t i = 0; i < BUCKETS; i++) {
+		size_t bucket = publish->bucket++ % BUCKETS;
+		struct tunnel *tunnel = unasked_in(publish, bucket, since);
+
+		if (!tunnel)
+			continue;
+		memcpy(out->agent_id, tunnel->agent->id, sizeof(out->agent_id));
+		out->link = tunnel->link;
+		out->tunnel_id = tunnel->id;
+		return true;
+	}
+	return false;
+}
+
+void publish_set_asked(
+	struct publish *publish, uint64_t link, uint64_t tunnel_id, int64_t now)
+{
+	struct tunnel *tunnel = tunnel_find(publish, link, tunnel_id);
+
+	if (tunnel)
+		tunnel->asked = now;
+}
+
+size_t publish_asked(const struct publish *publish, int64_t since)
+{
+	const struct tunnel *tunnel;
+	size_t count = 0;
+
+	for (size_t i = 0; i < BUCKETS; i++)
+		LIST_FOREACH (tunnel, &publish->tunnels[i], in_bucket)
+			count += tunnel->asked && tunnel->asked >= since;
+	return count;
+}
+
 /* ---- batches ---- */
 
 /* What authd is to be told of the agent; the size that adds. */
@@ -497,6 +550,11 @@ struct publish *publish_new(const char *proxy_id, size_t tunnels_max)
 	TAILQ_INIT(&publish->dirty);
 	TAILQ_INIT(&publish->flying);
 	return publish;
+}
+
+void publish_set_max(struct publish *publish, size_t tunnels_max)
+{
+	publish->tunnels_max = tunnels_max;
 }
 
 void publish_free(struct publish *publish)

@@ -17,7 +17,7 @@
 
 #include "auth.pb-c.h"
 
-/* A transaction of authd's takes 128 operations and 1.5 MiB; some are its own
+/* A transaction of authd's takes 128 operations and 1440 KiB; some are its own
  * (epoch, proxy record). */
 #define PUBLISH_BATCH_MAX 100
 #define PUBLISH_BATCH_BYTES (1 << 20)
@@ -27,6 +27,8 @@ struct publish;
 /* proxy_id: what every record is given, whatever a worker said. At most
  * tunnels_max tunnels are kept. */
 struct publish *publish_new(const char *proxy_id, size_t tunnels_max);
+/* What is above it stays. */
+void publish_set_max(struct publish *publish, size_t tunnels_max);
 void publish_free(struct publish *publish);
 
 /* ---- what a worker (its link's id) reports ---- */
@@ -40,6 +42,22 @@ void publish_down(struct publish *publish, uint64_t link, uint64_t tunnel_id);
 void publish_sync_begin(struct publish *publish, uint64_t link);
 void publish_sync_end(struct publish *publish, uint64_t link);
 void publish_link_gone(struct publish *publish, uint64_t link);
+
+/* ---- whom to ask for a move ---- */
+
+struct publish_tunnel {
+	char agent_id[37];
+	uint64_t link;
+	uint64_t tunnel_id;
+};
+
+/* The next one, round and round, that was not asked since; false: none. */
+bool publish_next_unasked(
+	struct publish *publish, int64_t since, struct publish_tunnel *out);
+void publish_set_asked(struct publish *publish, uint64_t link,
+	uint64_t tunnel_id, int64_t now);
+/* Tunnels that were asked since, and are still here. */
+size_t publish_asked(const struct publish *publish, int64_t since);
 
 /* ---- what authd is told ---- */
 

@@ -4,7 +4,8 @@
  * come in. Owns the batch under way and the host's record.
  *
  * What is easily got wrong: when a call is lost, authd may have stored it or
- * not; publish.c knows that a lost batch must be said again whatever happens.
+ * not, or may store it later. publish.c knows that a lost batch must be said
+ * again whatever happens; session.c that it is said under a new epoch.
  */
 
 #include <stdio.h>
@@ -14,10 +15,14 @@
 #include "shared/alloc.h"
 #include "shared/log.h"
 
-#define GATHER_MS 20	/* reports of one moment become one batch */
+/* From one call to the next: reports of one moment become one batch. The first
+ * after a quiet moment waits for nothing. */
+#define GATHER_MS 20
 #define REFUSED_MS 5000 /* before our own record is tried again */
 #define BUSY_MS 1000
-#define CALL_MS 5000
+/* A server that has gone is found out by the keepalive; one that is only busy
+ * is not made busier by saying everything anew. */
+#define CALL_MS 15000
 #define PUBLISH "/peerway.auth.AuthService/Publish"
 
 struct publisher {
@@ -33,6 +38,7 @@ struct publisher {
 	bool calling;
 	struct publish_batch batch; /* while calling */
 	struct timer *gather;
+	int64_t called_at;
 };
 
 static void on_gathered(void *arg);
@@ -92,11 +98,12 @@ static void on_lost(
 {
 	publish_done(publisher->publish, &publisher->batch, false);
 	if (status == GRPC_STATUS_FAILED_PRECONDITION ||
-		status == GRPC_STATUS_NOT_FOUND)
+		status == GRPC_STATUS_NOT_FOUND) {
 		session_lose_lease(publisher->session, status, message);
-	else
-		session_fail(
-			publisher->session, "not published", status, message);
+		return;
+	}
+	session_doubt_lease(publisher->session);
+	session_fail(publisher->session, "not published", status, message);
 }
 
 static void on_published(void *arg, int status, const char *message,
@@ -106,6 +113,7 @@ static void on_published(void *arg, int status, const char *message,
 
 	publisher->calling = false;
 	if (status == GRPC_STATUS_OK) {
+		session_heard(publisher->session);
 		publish_done(publisher->publish, &publisher->batch, true);
 		publisher->said = publisher->saying;
 		/* whatever has come meanwhile */
@@ -131,6 +139,7 @@ static void call(struct publisher *publisher, struct rpc_channel *channel)
 		PEERWAY__AUTH__PUBLISH_REQUEST__INIT;
 
 	publisher->calling = true;
+	publisher->called_at = loop_now(publisher->loop);
 	publisher->saying = publisher->version;
 	publisher->record->epoch = lease->epoch;
 	request.lease_id = lease->id;
@@ -165,8 +174,11 @@ static void on_gathered(void *arg)
 
 void publisher_poke(struct publisher *publisher)
 {
+	int64_t rest =
+		publisher->called_at + GATHER_MS - loop_now(publisher->loop);
+
 	if (!timer_is_set(publisher->gather))
-		timer_set(publisher->gather, GATHER_MS);
+		timer_set(publisher->gather, rest > 0 ? rest : 0);
 }
 
 static void say_record(struct publisher *publisher)

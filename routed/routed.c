@@ -22,40 +22,8 @@
 
 #define SYNC_WAIT_MS 2000
 #define STRATEGY_WAIT_MS 1000
-
-static const struct metric metric_table[ROUTED_METRIC_COUNT] = {
-	[ROUTED_COMMITS] = {"peerway_routed_cache_commits_total", NULL,
-		"Changes of authd's that were written to the cache", false},
-	[ROUTED_LOOKUPS] = {"peerway_routed_lookups_total", NULL,
-		"Questions of peerd's that were passed on to authd", false},
-	[ROUTED_JOINS] = {"peerway_routed_joins_total", NULL,
-		"Agents' joins and renewals that were passed on", false},
-};
-
-enum gauge {
-	GAUGE_CONNECTED,
-	GAUGE_REVISION,
-	GAUGE_EPOCH,
-	GAUGE_PUBLISHED,
-	GAUGE_PENDING,
-	GAUGE_WORKERS,
-	GAUGE_COUNT,
-};
-
-static const struct metric gauge_table[GAUGE_COUNT] = {
-	[GAUGE_CONNECTED] = {"peerway_routed_auth_connected", NULL,
-		"1 while an auth server answers", true},
-	[GAUGE_REVISION] = {"peerway_routed_cache_revision", NULL,
-		"Revision of the store that the cache stands at", true},
-	[GAUGE_EPOCH] = {"peerway_routed_lease_epoch", NULL,
-		"Epoch of the lease on which this host's records hang", true},
-	[GAUGE_PUBLISHED] = {"peerway_routed_tunnels_published", NULL,
-		"Agents whose record authd has from this host", true},
-	[GAUGE_PENDING] = {"peerway_routed_tunnels_pending", NULL,
-		"Agents of whom authd has not heard the last", true},
-	[GAUGE_WORKERS] = {"peerway_routed_workers", NULL,
-		"Workers of the proxy that are connected", true},
-};
+/* Workers of a host that stops drain by then. */
+#define ALONE_MS 5000
 
 /* ---- the session ---- */
 
@@ -324,13 +292,22 @@ static void leave(struct routed *routed)
 	session_leave(routed->session, workers == 0, on_left, routed);
 }
 
+/* Only of a host that stops do the workers drain; else routed alone is to be
+ * started anew, and waiting for them would be in vain. */
 static void on_drain_over(void *arg)
 {
-	leave(arg);
+	struct routed *routed = arg;
+	int64_t left = routed->drain_until - loop_now(routed->loop);
+
+	if (left > 0 && links_are_draining(routed->links))
+		timer_set(routed->drain, left);
+	else
+		leave(routed);
 }
 
 void routed_drain(struct routed *routed)
 {
+	int64_t timeout = routed->conf->proxy.drain_timeout;
 	bool again = routed->draining;
 
 	routed->draining = true;
@@ -340,15 +317,19 @@ void routed_drain(struct routed *routed)
 	}
 	log_info("stopping when the workers have gone: workers=%u",
 		links_workers(routed->links));
-	timer_set(routed->drain, routed->conf->proxy.drain_timeout);
+	routed->drain_until = loop_now(routed->loop) + timeout;
+	timer_set(routed->drain, timeout < ALONE_MS ? timeout : ALONE_MS);
 }
 
 void routed_stop(struct routed *routed)
 {
+	if (routed->mirror)
+		mirror_stop(routed->mirror); /* commits, and tells of it */
 	timer_free(routed->sync_wait);
 	timer_free(routed->strategy_wait);
 	timer_free(routed->drain);
 	validate_free(routed->validate);
+	mover_free(routed->mover);
 	session_free(routed->session); /* ends all calls on its channel */
 	membership_free(routed->membership);
 	mirror_free(routed->mirror);
@@ -398,6 +379,7 @@ static void make_parts(struct routed *routed)
 	routed->membership = membership_new(loop, routed->cq, conf,
 		routed->proxy_id, &membership_ops, routed);
 	routed->validate = validate_new(routed);
+	routed->mover = mover_new(routed);
 	routed->sync_wait = timer_new(loop, on_sync_wait_over, routed);
 	routed->strategy_wait = timer_new(loop, on_strategy_wait_over, routed);
 	routed->drain = timer_new(loop, on_drain_over, routed);
@@ -412,7 +394,7 @@ int routed_start(struct routed *routed, const struct conf *conf,
 	routed->conf = conf;
 	routed->loop = loop;
 	routed->started_ms = (int64_t)time(NULL) * 1000;
-	metrics_init(&routed->metrics, metric_table, ROUTED_METRIC_COUNT, 1, 0,
+	metrics_init(&routed->metrics, routed_series, ROUTED_METRIC_COUNT, 1, 0,
 		NULL);
 	ret = conf_host_uuid(conf, routed->proxy_id);
 	if (ret < 0) {
@@ -448,28 +430,4 @@ char *routed_missing(void *arg)
 		return xasprintf("nothing in the cache yet: %s\n",
 			session_last_error(routed->session));
 	return NULL;
-}
-
-char *routed_gauges(void *arg)
-{
-	const struct routed *routed = arg;
-	struct cache_meta meta;
-	struct metrics gauges;
-	char *text;
-
-	mirror_position(routed->mirror, &meta);
-	metrics_init(&gauges, gauge_table, GAUGE_COUNT, 1, 0, NULL);
-	metric_set(&gauges, GAUGE_CONNECTED,
-		session_state(routed->session) == SESSION_OPEN);
-	metric_set(&gauges, GAUGE_REVISION, (int64_t)meta.revision);
-	metric_set(&gauges, GAUGE_EPOCH,
-		(int64_t)session_lease(routed->session)->epoch);
-	metric_set(&gauges, GAUGE_PUBLISHED,
-		(int64_t)publish_published(routed->publish));
-	metric_set(&gauges, GAUGE_PENDING,
-		(int64_t)publish_pending(routed->publish));
-	metric_set(&gauges, GAUGE_WORKERS, links_workers(routed->links));
-	text = metrics_text(&gauges);
-	metrics_deinit(&gauges);
-	return text;
 }

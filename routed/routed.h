@@ -16,19 +16,15 @@
 #include "routed/links.h"
 #include "routed/membership.h"
 #include "routed/mirror.h"
+#include "routed/mover.h"
 #include "routed/publisher.h"
+#include "routed/rebalance.h"
+#include "routed/series.h"
 #include "routed/session.h"
 #include "routed/validate.h"
 #include "shared/conf.h"
 #include "shared/loop.h"
 #include "shared/metrics.h"
-
-enum routed_metric {
-	ROUTED_COMMITS,
-	ROUTED_LOOKUPS,
-	ROUTED_JOINS,
-	ROUTED_METRIC_COUNT,
-};
 
 struct routed {
 	const struct conf *conf;
@@ -46,11 +42,13 @@ struct routed {
 	struct forward *forward;
 	struct membership *membership;
 	struct validate *validate;
+	struct mover *mover;
 	struct rpc_identity *holder; /* NULL: no identity yet */
 
 	struct timer *sync_wait;     /* for workers that have not come */
 	struct timer *strategy_wait; /* for the first word of the watch */
 	struct timer *drain;	     /* for workers that have not gone */
+	int64_t drain_until;	     /* draining */
 	bool draining;
 	bool leaving;
 };
@@ -65,5 +63,3 @@ void routed_stop(struct routed *routed);
 
 /* What keeps it from being ready, a line each; gives, NULL: nothing. */
 char *routed_missing(void *arg);
-/* How things stand, as Prometheus text; gives. */
-char *routed_gauges(void *arg);

@@ -10,6 +10,7 @@
  * open or opening is nothing.
  */
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -21,10 +22,17 @@
 #include "shared/distrust.h"
 #include "shared/log.h"
 
-#define OPEN_MS 5000  /* the first call, with connection and handshake */
+#define OPEN_MS 5000 /* the first call, with connection and handshake */
+/* Where there is another server to go to, one that is gone without a word is
+ * found out within the sum of these. */
+#define ASK_MS 800     /* from one keepalive to the next, at most */
+#define ANSWER_MS 1000 /* for one */
+#define OPEN_ONE_MS 2000
 #define LEAVE_MS 2000 /* the last one */
 #define STEP_MS 250
-#define BACKOFF_MAX_MS 5000
+/* A lease has its TTL again when authd is back, 5 s by default: whoever asks
+ * often enough finds it alive. */
+#define BACKOFF_MAX_MS 2000
 #define SERVICE "/peerway.auth.AuthService/"
 
 struct session {
@@ -42,12 +50,16 @@ struct session {
 	bool told; /* this outage has been logged */
 
 	unsigned server; /* index of the address in use */
+	unsigned tried;	 /* servers in a row that were of no use */
 	struct backoff backoff;
 	struct timer *retry;
 	struct rpc_channel *channel;
 
 	struct session_lease lease;
+	bool doubtful; /* see session_doubt_lease() */
 	struct timer *keepalive;
+	int64_t asked_at; /* loop_now() of the keepalive under way */
+	int64_t heard_at; /* of whatever else the server said */
 
 	void (*on_left)(void *arg);
 	void *left_arg;
@@ -143,7 +155,7 @@ bool session_is_fatal(int status)
 void session_fail(struct session *session, const char *what, int status,
 	const char *message)
 {
-	uint32_t delay;
+	uint32_t delay = 0;
 
 	if (session->state != SESSION_OPEN && session->state != SESSION_OPENING)
 		return;
@@ -154,17 +166,38 @@ void session_fail(struct session *session, const char *what, int status,
 	set_state(session, SESSION_WAITING);
 	close_channel(session);
 	session->server++;
-	delay = backoff_failed(&session->backoff, arc4random());
+	/* at once to the next, with a rest when all have been tried */
+	if (++session->tried >= session->conf->auth_servers_count) {
+		session->tried = 0;
+		delay = backoff_failed(&session->backoff, arc4random());
+	}
 	timer_set(session->retry, delay);
 }
 
 /* ---- the lease ---- */
 
+static bool has_another_server(const struct session *session)
+{
+	return session->conf->auth_servers_count > 1;
+}
+
+static uint32_t keepalive_ms(const struct session *session)
+{
+	uint32_t third = session->lease.ttl_ms / 3;
+
+	return has_another_server(session) && third > ASK_MS ? ASK_MS : third;
+}
+
+static uint32_t open_ms(const struct session *session)
+{
+	return has_another_server(session) ? OPEN_ONE_MS : OPEN_MS;
+}
+
 static void begin_open(struct session *session)
 {
 	if (session->state == SESSION_LEAVING)
 		return;
-	timer_set(session->keepalive, session->lease.ttl_ms / 3);
+	timer_set(session->keepalive, keepalive_ms(session));
 	if (session->state == SESSION_OPEN)
 		return;
 	log_info("auth server answers: address=%s lease=%llu epoch=%llu",
@@ -191,6 +224,9 @@ static void on_granted(void *arg, int status, const char *message,
 	session->lease.epoch = lease->epoch;
 	session->lease.ttl_ms = lease->ttl_ms;
 	session->lease.previous = lease->previous_lease_id;
+	session->doubtful = false;
+	snprintf(session->lease.store_id, sizeof(session->lease.store_id), "%s",
+		lease->store_id);
 	session->ops->on_lease(session->arg);
 	begin_open(session);
 }
@@ -202,8 +238,18 @@ static void grant(struct session *session)
 
 	request.proxy_id = (char *)session->proxy_id;
 	rpc_unary(session->channel, SERVICE "LeaseGrant", &request.base,
-		&peerway__auth__lease_grant_response__descriptor, OPEN_MS,
-		on_granted, session);
+		&peerway__auth__lease_grant_response__descriptor,
+		open_ms(session), on_granted, session);
+}
+
+void session_heard(struct session *session)
+{
+	session->heard_at = loop_now(session->loop);
+}
+
+void session_doubt_lease(struct session *session)
+{
+	session->doubtful = true;
 }
 
 void session_lose_lease(struct session *session, int status, const char *why)
@@ -213,8 +259,36 @@ void session_lose_lease(struct session *session, int status, const char *why)
 	session->lease = (struct session_lease){0};
 	/* Through the backoff: of two hosts with one uuid each takes the
 	 * lease from the other. */
+	session->tried = session->conf->auth_servers_count;
 	session_fail(session, "the lease is lost", status, why);
 	session->server--; /* which is as good as any */
+}
+
+/* A new lease, at once while opening: what hangs on the one before has only its
+ * TTL left. */
+static void replace_lease(struct session *session, int status, const char *why)
+{
+	if (session->state != SESSION_OPENING) {
+		session_lose_lease(session, status, why);
+		return;
+	}
+	log_info("the lease is lost: %s lease=%llu", why,
+		(unsigned long long)session->lease.id);
+	session->lease = (struct session_lease){0};
+	grant(session);
+}
+
+static bool is_of_store(const struct session_lease *lease, const char *store_id)
+{
+	return !lease->store_id[0] || !store_id[0] ||
+	       strcmp(lease->store_id, store_id) == 0;
+}
+
+/* For a while, not only at first. */
+static void worked(struct session *session)
+{
+	session->tried = 0;
+	backoff_succeeded(&session->backoff);
 }
 
 static void on_kept(void *arg, int status, const char *message,
@@ -224,15 +298,27 @@ static void on_kept(void *arg, int status, const char *message,
 		(const void *)response;
 	struct session *session = arg;
 
-	if (status == GRPC_STATUS_NOT_FOUND) {
-		session_lose_lease(session, status, message);
+	if (status == GRPC_STATUS_DEADLINE_EXCEEDED &&
+		session->state == SESSION_OPEN &&
+		session->heard_at > session->asked_at) {
+		/* busy, not gone: to leave it would make others busy */
+		log_debug("auth server is slow: address=%s",
+			session_address(session));
+		timer_set(session->keepalive, 0);
+	} else if (status == GRPC_STATUS_NOT_FOUND) {
+		replace_lease(session, status, message);
 	} else if (status != GRPC_STATUS_OK) {
 		session_fail(session, "lease not kept alive", status, message);
+	} else if (!is_of_store(&session->lease, kept->store_id)) {
+		replace_lease(session, status, "authd's store is another one");
+	} else if (session->doubtful && session->state == SESSION_OPENING) {
+		/* It has its whole TTL again, in which to say all anew. */
+		grant(session);
 	} else {
 		if (kept->ttl_ms > 0)
 			session->lease.ttl_ms = kept->ttl_ms;
 		if (session->state == SESSION_OPEN)
-			backoff_succeeded(&session->backoff);
+			worked(session);
 		begin_open(session);
 	}
 }
@@ -263,8 +349,11 @@ static void on_keepalive_due(void *arg)
 {
 	struct session *session = arg;
 	uint32_t third = session->lease.ttl_ms / 3;
-	uint32_t deadline = third < 1000 ? 1000 : third;
+	uint32_t deadline = has_another_server(session) || third < ANSWER_MS
+				    ? ANSWER_MS
+				    : third;
 
+	session->asked_at = loop_now(session->loop);
 	keep_alive(session, session->lease.id, deadline, on_kept);
 	if (session->lease.previous)
 		keep_alive(session, session->lease.previous, deadline,
@@ -323,7 +412,8 @@ static void open_channel(struct session *session)
 			IDENTITY_AUTH, NULL, on_refused, NULL));
 	set_state(session, SESSION_OPENING);
 	if (session->lease.id)
-		keep_alive(session, session->lease.id, OPEN_MS, on_kept);
+		keep_alive(
+			session, session->lease.id, open_ms(session), on_kept);
 	else
 		grant(session);
 }

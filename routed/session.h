@@ -10,8 +10,12 @@
  *   any --session_leave()--> LEAVING
  *
  * A session that fails keeps its lease: when an auth server answers again the
- * lease may be alive still, and then nothing needs to be said anew. An epoch is
- * one lease's life; a new lease has a higher one.
+ * lease may be alive still, and then nothing needs to be said anew, unless a
+ * write was under way (session_doubt_lease()), or its store is another one by
+ * then: an older copy that knows the lease does not know what was said since.
+ * An epoch is one lease's life; a new lease has a higher one, except in a store
+ * that was put back, where the lease's id, which is never given twice, keeps
+ * the lives apart.
  */
 
 #include <stdbool.h>
@@ -58,8 +62,15 @@ struct rpc_channel *session_channel(struct session *session);
 void session_fail(struct session *session, const char *what, int status,
 	const char *message);
 bool session_is_fatal(int status);
+/* The server has answered something else: it is there, if it is late with the
+ * keepalive. */
+void session_heard(struct session *session);
 /* authd knows the lease no more, or a newer epoch: a new one is asked for. */
 void session_lose_lease(struct session *session, int status, const char *why);
+/* A write under the lease was lost. It may arrive still, behind what is said
+ * next, and with the same epoch would undo that: so the next session, of which
+ * session_fail() is the beginning, has a new lease. */
+void session_doubt_lease(struct session *session);
 /* Everything has been said under the present lease: ends the one before. */
 void session_revoke_previous(struct session *session);
 /* Ends the lease, if revoke, and the session; then done(arg), within 2 s. */
@@ -71,6 +82,7 @@ struct session_lease {
 	uint64_t epoch;
 	uint32_t ttl_ms;
 	uint64_t previous; /* 0: none, or revoked */
+	char store_id[64]; /* which gave it; empty: it does not say */
 };
 const struct session_lease *session_lease(const struct session *session);
 /* For status; borrowed. */

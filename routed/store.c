@@ -5,7 +5,8 @@
  *
  * What is easily got wrong: a record that is put again unchanged must not
  * count as a change (a snapshot is mostly that), so every put has a WHERE that
- * compares, and its services are only rewritten when it was not the same.
+ * compares. Most changes of a tunnel leave its name: SQLite rewrites the index
+ * of a column that is set at all, so a row of another name is deleted first.
  */
 
 #include <errno.h>
@@ -28,20 +29,31 @@ enum statement {
 	STATEMENT_PROXY_PUT,
 	STATEMENT_PROXY_DELETE,
 	STATEMENT_TUNNEL_PUT,
+	STATEMENT_TUNNEL_RENAMED,
 	STATEMENT_TUNNEL_DELETE,
-	STATEMENT_SERVICE_PUT,
-	STATEMENT_SERVICES_DELETE,
 	STATEMENT_SEEN_CLEAR,
 	STATEMENT_SEEN_PUT,
 	STATEMENT_UNSEEN_PROXIES,
 	STATEMENT_UNSEEN_TUNNELS,
-	STATEMENT_UNSEEN_SERVICES,
+	STATEMENT_TUNNEL_COUNTS,
 	STATEMENT_COUNT,
 };
 
-/* A proxy is seen as (id, ""), a tunnel as (agent id, proxy id). */
-static const char seen_sql[] = "CREATE TEMP TABLE seen(a TEXT, b TEXT,"
-			       " PRIMARY KEY(a, b)) WITHOUT ROWID";
+/* This connection's own, in memory, rolled back with the rest. A proxy is seen
+ * as (id, ""), a tunnel as (agent id, proxy id). How many tunnels each proxy
+ * has is asked every few seconds, and a scan of 100,000 takes long. */
+static const char temp_sql[] =
+	"CREATE TEMP TABLE seen(a TEXT, b TEXT, PRIMARY KEY(a, b))"
+	" WITHOUT ROWID;"
+	"CREATE TEMP TABLE tunnels_of(proxy_id TEXT PRIMARY KEY, n INTEGER)"
+	" WITHOUT ROWID;"
+	"INSERT INTO tunnels_of SELECT proxy_id, COUNT(*) FROM tunnel"
+	" GROUP BY proxy_id;"
+	"CREATE TEMP TRIGGER more AFTER INSERT ON main.tunnel BEGIN"
+	" INSERT INTO tunnels_of VALUES (new.proxy_id, 1)"
+	" ON CONFLICT(proxy_id) DO UPDATE SET n = n + 1; END;"
+	"CREATE TEMP TRIGGER less AFTER DELETE ON main.tunnel BEGIN"
+	" UPDATE tunnels_of SET n = n - 1 WHERE proxy_id = old.proxy_id; END;";
 
 static const char *const statements_sql[STATEMENT_COUNT] = {
 	[STATEMENT_BEGIN] = "BEGIN IMMEDIATE",
@@ -63,32 +75,32 @@ static const char *const statements_sql[STATEMENT_COUNT] = {
 		" WHERE record IS NOT excluded.record",
 	[STATEMENT_PROXY_DELETE] = "DELETE FROM proxy WHERE id = ?1",
 	[STATEMENT_TUNNEL_PUT] =
-		"INSERT INTO tunnel VALUES (?1, ?2, ?3, ?4)"
-		" ON CONFLICT(agent_id, proxy_id)"
-		" DO UPDATE SET name = excluded.name, record = excluded.record"
+		"INSERT INTO tunnel(agent_id, proxy_id, name, since_ms, record)"
+		" VALUES (?1, ?2, ?3, ?4, ?5) ON CONFLICT(agent_id, proxy_id)"
+		" DO UPDATE SET since_ms = excluded.since_ms,"
+		" record = excluded.record"
 		" WHERE record IS NOT excluded.record",
+	[STATEMENT_TUNNEL_RENAMED] =
+		"DELETE FROM tunnel WHERE agent_id = ?1 AND proxy_id = ?2"
+		" AND name <> ?3",
 	[STATEMENT_TUNNEL_DELETE] =
 		"DELETE FROM tunnel WHERE agent_id = ?1 AND proxy_id = ?2",
-	[STATEMENT_SERVICE_PUT] = "INSERT OR REPLACE INTO service VALUES"
-				  " (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
-	[STATEMENT_SERVICES_DELETE] =
-		"DELETE FROM service WHERE agent_id = ?1 AND proxy_id = ?2",
 	[STATEMENT_SEEN_CLEAR] = "DELETE FROM seen",
 	[STATEMENT_SEEN_PUT] = "INSERT OR IGNORE INTO seen VALUES (?1, ?2)",
 	[STATEMENT_UNSEEN_PROXIES] =
 		"DELETE FROM proxy WHERE (id, '') NOT IN seen",
 	[STATEMENT_UNSEEN_TUNNELS] =
 		"DELETE FROM tunnel WHERE (agent_id, proxy_id) NOT IN seen",
-	[STATEMENT_UNSEEN_SERVICES] =
-		"DELETE FROM service WHERE (agent_id, proxy_id) NOT IN seen",
+	[STATEMENT_TUNNEL_COUNTS] =
+		"SELECT proxy_id, n FROM tunnels_of WHERE n > 0",
 };
 
 struct store {
 	sqlite3 *db;
 	char *path;
 	sqlite3_stmt *statements[STATEMENT_COUNT];
-	bool open; /* a transaction */
-	bool snapshot;
+	bool open;     /* a transaction */
+	bool snapshot; /* what it does not put is to be deleted */
 	bool proxies_changed;
 };
 
@@ -96,7 +108,7 @@ struct store {
 
 static bool prepare(struct store *store)
 {
-	if (sqlite3_exec(store->db, seen_sql, NULL, NULL, NULL) != SQLITE_OK)
+	if (sqlite3_exec(store->db, temp_sql, NULL, NULL, NULL) != SQLITE_OK)
 		return false;
 	for (int s = 0; s < STATEMENT_COUNT; s++) {
 		if (sqlite3_prepare_v3(store->db, statements_sql[s], -1,
@@ -134,7 +146,7 @@ void store_close(struct store *store)
 		return;
 	for (int s = 0; s < STATEMENT_COUNT; s++)
 		sqlite3_finalize(store->statements[s]);
-	sqlite3_close(store->db);
+	store_file_close(store->db);
 	free(store->path);
 	free(store);
 }
@@ -231,6 +243,20 @@ int store_meta(struct store *store, struct cache_meta *out)
 	return ret;
 }
 
+int store_tunnel_counts(struct store *store,
+	void (*fn)(void *arg, const char *proxy_id, uint64_t tunnels),
+	void *arg)
+{
+	sqlite3_stmt *statement = store->statements[STATEMENT_TUNNEL_COUNTS];
+	int step;
+
+	while ((step = sqlite3_step(statement)) == SQLITE_ROW)
+		fn(arg, (const char *)sqlite3_column_text(statement, 0),
+			(uint64_t)sqlite3_column_int64(statement, 1));
+	sqlite3_reset(statement);
+	return step == SQLITE_DONE ? 0 : -EIO;
+}
+
 /* ---- changes ---- */
 
 static int mark_seen(struct store *store, const char *a, const char *b)
@@ -269,45 +295,19 @@ static int put_proxy(
 	return mark_seen(store, record->id, "");
 }
 
-static int put_services(
-	struct store *store, const Peerway__Record__TunnelRecord *record)
-{
-	int ret = run(store, text_bound(store, STATEMENT_SERVICES_DELETE,
-				     record->agent_id, record->proxy_id));
-
-	for (size_t i = 0; ret >= 0 && i < record->n_services; i++) {
-		const Peerway__Record__Service *service = record->services[i];
-		sqlite3_stmt *statement =
-			text_bound(store, STATEMENT_SERVICE_PUT,
-				record->agent_id, record->proxy_id);
-
-		sqlite3_bind_text(
-			statement, 3, record->name, -1, SQLITE_TRANSIENT);
-		sqlite3_bind_text(
-			statement, 4, service->name, -1, SQLITE_TRANSIENT);
-		sqlite3_bind_text(
-			statement, 5, service->type, -1, SQLITE_TRANSIENT);
-		sqlite3_bind_int(statement, 6, (int)service->port);
-		sqlite3_bind_int64(
-			statement, 7, (sqlite3_int64)record->since_ms);
-		ret = run(store, statement);
-	}
-	return ret;
-}
-
 static int put_tunnel(
 	struct store *store, const Peerway__Record__TunnelRecord *record)
 {
-	sqlite3_stmt *statement = text_bound(store, STATEMENT_TUNNEL_PUT,
+	sqlite3_stmt *renamed = text_bound(store, STATEMENT_TUNNEL_RENAMED,
 		record->agent_id, record->proxy_id);
-	int ret;
+	sqlite3_stmt *put = text_bound(store, STATEMENT_TUNNEL_PUT,
+		record->agent_id, record->proxy_id);
 
-	sqlite3_bind_text(statement, 3, record->name, -1, SQLITE_TRANSIENT);
-	bind_record(statement, 4, &record->base);
-	ret = run(store, statement);
-	if (ret > 0)
-		ret = put_services(store, record);
-	if (ret < 0)
+	sqlite3_bind_text(renamed, 3, record->name, -1, SQLITE_TRANSIENT);
+	sqlite3_bind_text(put, 3, record->name, -1, SQLITE_TRANSIENT);
+	sqlite3_bind_int64(put, 4, (sqlite3_int64)record->since_ms);
+	bind_record(put, 5, &record->base);
+	if (run(store, renamed) < 0 || run(store, put) < 0)
 		return -EIO;
 	return mark_seen(store, record->agent_id, record->proxy_id);
 }
@@ -315,9 +315,6 @@ static int put_tunnel(
 static int remove_tunnel(
 	struct store *store, const Peerway__Auth__TunnelKey *key)
 {
-	if (run(store, text_bound(store, STATEMENT_SERVICES_DELETE,
-			       key->agent_id, key->proxy_id)) < 0)
-		return -EIO;
 	return run(store, text_bound(store, STATEMENT_TUNNEL_DELETE,
 				  key->agent_id, key->proxy_id));
 }
@@ -351,14 +348,22 @@ int store_change(struct store *store, const Peerway__Auth__Change *change)
 
 int store_begin(struct store *store, bool snapshot)
 {
+	struct cache_meta meta;
+
 	if (run_plain(store, STATEMENT_BEGIN) < 0)
 		return -EIO;
 	store->open = true;
-	store->snapshot = snapshot;
 	store->proxies_changed = false;
-	if (snapshot && run_plain(store, STATEMENT_SEEN_CLEAR) < 0)
+	store->snapshot = false;
+	if (!snapshot)
+		return 0;
+	if (store_meta(store, &meta) < 0)
 		return -EIO;
-	return 0;
+	/* in an empty cache there is nothing to delete */
+	store->snapshot = meta.store_id[0] != '\0';
+	return store->snapshot && run_plain(store, STATEMENT_SEEN_CLEAR) < 0
+		       ? -EIO
+		       : 0;
 }
 
 bool store_is_open(const struct store *store)
@@ -370,8 +375,7 @@ static int delete_unseen(struct store *store)
 {
 	if (note_proxies(store, run_plain(store, STATEMENT_UNSEEN_PROXIES)) <
 			0 ||
-		run_plain(store, STATEMENT_UNSEEN_TUNNELS) < 0 ||
-		run_plain(store, STATEMENT_UNSEEN_SERVICES) < 0)
+		run_plain(store, STATEMENT_UNSEEN_TUNNELS) < 0)
 		return -EIO;
 	return 0;
 }

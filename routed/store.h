@@ -39,6 +39,11 @@ char *store_check(const struct store *store);
 bool store_is_damaged(const struct store *store);
 /* Where the cache stands; a zeroed one when it is empty. */
 int store_meta(struct store *store, struct cache_meta *out);
+/* How many tunnels end at each proxy that has any, in no order; kept, not
+ * counted. An open transaction's are in it. 0 or -EIO. */
+int store_tunnel_counts(struct store *store,
+	void (*fn)(void *arg, const char *proxy_id, uint64_t tunnels),
+	void *arg);
 
 /*
  * One transaction: begin, any number of changes, commit or rollback. Of a

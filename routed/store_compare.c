@@ -19,21 +19,22 @@
 #define BUSY_MS 2000
 #define LIMIT " LIMIT 200" /* STORE_DIFFERENCES_MAX */
 
-/* For each table its columns as agent id, agent, proxy id, service, content,
- * and what makes a row the same one in both. */
-#define CONFIG "'', '', '', '', t.record"
-#define PROXY "'', '', t.id, '', t.record"
-#define TUNNEL "t.agent_id, t.name, t.proxy_id, '', t.record"
-#define SERVICE "t.agent_id, t.agent, t.proxy_id, t.name, t.since_ms"
+/* For each table its columns as agent id, agent, proxy id, content; what makes
+ * a row the same one in both; and all that must be equal. */
+#define CONFIG "'', '', '', t.record"
+#define CONFIG_ALL "id, record"
+#define PROXY "'', '', t.id, t.record"
+#define PROXY_ALL "id, peer_addr, state, record"
+#define TUNNEL "t.agent_id, t.name, t.proxy_id, t.record"
+#define TUNNEL_ALL "agent_id, proxy_id, name, since_ms, record"
 #define SAME_ROW "o.id = t.id"
 #define SAME_TUNNEL "o.agent_id = t.agent_id AND o.proxy_id = t.proxy_id"
-#define SAME_SERVICE SAME_TUNNEL " AND o.name = t.name"
 
 /* Rows of the truth that the cache lacks, or has otherwise (first column). */
-#define UNEQUAL(table, columns, same)                              \
+#define UNEQUAL(table, columns, same, all)                         \
 	"SELECT EXISTS(SELECT 1 FROM live." table " o WHERE " same \
-	"), " columns " FROM (SELECT * FROM main." table           \
-	" EXCEPT SELECT * FROM live." table ") t" LIMIT
+	"), " columns " FROM (SELECT " all " FROM main." table     \
+	" EXCEPT SELECT " all " FROM live." table ") t" LIMIT
 #define EXTRA(table, columns, same)                                      \
 	"SELECT 2, " columns " FROM live." table                         \
 	" t WHERE NOT EXISTS(SELECT 1 FROM main." table " o WHERE " same \
@@ -43,14 +44,12 @@ static const struct {
 	const char *table;
 	const char *sql;
 } questions[] = {
-	{"config", UNEQUAL("config", CONFIG, SAME_ROW)},
+	{"config", UNEQUAL("config", CONFIG, SAME_ROW, CONFIG_ALL)},
 	{"config", EXTRA("config", CONFIG, SAME_ROW)},
-	{"proxy", UNEQUAL("proxy", PROXY, SAME_ROW)},
+	{"proxy", UNEQUAL("proxy", PROXY, SAME_ROW, PROXY_ALL)},
 	{"proxy", EXTRA("proxy", PROXY, SAME_ROW)},
-	{"tunnel", UNEQUAL("tunnel", TUNNEL, SAME_TUNNEL)},
+	{"tunnel", UNEQUAL("tunnel", TUNNEL, SAME_TUNNEL, TUNNEL_ALL)},
 	{"tunnel", EXTRA("tunnel", TUNNEL, SAME_TUNNEL)},
-	{"service", UNEQUAL("service", SERVICE, SAME_SERVICE)},
-	{"service", EXTRA("service", SERVICE, SAME_SERVICE)},
 };
 
 struct comparison {
@@ -89,8 +88,7 @@ static void report(
 		.agent_id = text_at(statement, 1),
 		.agent = text_at(statement, 2),
 		.proxy_id = text_at(statement, 3),
-		.service = text_at(statement, 4),
-		.fingerprint = fingerprint_at(statement, 5),
+		.fingerprint = fingerprint_at(statement, 4),
 	};
 
 	c->fn(c->arg, &difference);

@@ -18,9 +18,8 @@ enum store_difference_kind {
 
 struct store_difference {
 	enum store_difference_kind kind;
-	const char *table; /* "config", "proxy", "tunnel", "service" */
+	const char *table; /* "config", "proxy", "tunnel" */
 	const char *agent_id, *agent, *proxy_id; /* empty: not of this kind */
-	const char *service;
 	/* Of the row's content: another when it has been written anew. */
 	uint64_t fingerprint;
 };

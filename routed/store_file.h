@@ -13,6 +13,9 @@
  * (gives) on failure. */
 sqlite3 *store_file_open(const char *directory, char **path_out,
 	char **notice_out, char **error_out);
+/* Ends the use of it: syncs it, and takes off the mark of this boot. db may be
+ * NULL. */
+void store_file_close(sqlite3 *db);
 /* What is wrong with the file in use, read anew; gives, NULL: nothing. */
 char *store_file_check(const char *path);
 /* Renames path (with its WAL files) to path.bad-<unix time>. Gives a line that

@@ -127,9 +127,6 @@ static void add_difference(void *arg, const struct store_difference *difference)
 	if (difference->proxy_id[0])
 		json_object_set_new(
 			json, "proxy_id", text_json(difference->proxy_id));
-	if (difference->service[0])
-		json_object_set_new(
-			json, "service", text_json(difference->service));
 	snprintf(fingerprint, sizeof(fingerprint), "%016" PRIx64,
 		difference->fingerprint);
 	json_object_set_new(json, "fingerprint", json_string(fingerprint));

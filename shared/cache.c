@@ -18,26 +18,25 @@
 
 #include "shared/alloc.h"
 #include "shared/cache.h"
+#include "shared/cache_boot.h"
 #include "shared/log.h"
 
 #define BUSY_MS 1000 /* only while the file is recovered after a crash */
 
-/* The columns beside record are what lookups search and hand out. */
+/* The columns beside record are what lookups search and hand out. Who holds an
+ * agent is in tunnel_by_agent alone: of it few pages are read, and after each
+ * commit of routed's a reader has to read them anew. */
 const char cache_schema_sql[] =
 	"CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;"
 	"CREATE TABLE config(id INTEGER PRIMARY KEY CHECK(id = 1),"
 	" record BLOB NOT NULL);"
 	"CREATE TABLE proxy(id TEXT PRIMARY KEY, peer_addr TEXT NOT NULL,"
 	" state INTEGER NOT NULL, record BLOB NOT NULL) WITHOUT ROWID;"
-	"CREATE TABLE tunnel(agent_id TEXT NOT NULL, proxy_id TEXT NOT NULL,"
-	" name TEXT NOT NULL, record BLOB NOT NULL,"
-	" PRIMARY KEY(agent_id, proxy_id)) WITHOUT ROWID;"
-	"CREATE INDEX tunnel_by_name ON tunnel(name, agent_id, proxy_id);"
-	"CREATE TABLE service(agent_id TEXT NOT NULL, proxy_id TEXT NOT NULL,"
-	" agent TEXT NOT NULL, name TEXT NOT NULL, type TEXT NOT NULL,"
-	" port INTEGER NOT NULL, since_ms INTEGER NOT NULL,"
-	" PRIMARY KEY(agent_id, proxy_id, name)) WITHOUT ROWID;"
-	"CREATE INDEX service_by_agent ON service(agent, agent_id, name);";
+	"CREATE TABLE tunnel(number INTEGER PRIMARY KEY,"
+	" agent_id TEXT NOT NULL, proxy_id TEXT NOT NULL, name TEXT NOT NULL,"
+	" since_ms INTEGER NOT NULL, record BLOB NOT NULL);"
+	"CREATE UNIQUE INDEX tunnel_by_agent ON tunnel(agent_id, proxy_id);"
+	"CREATE INDEX tunnel_by_name ON tunnel(name, agent_id, proxy_id);";
 
 enum query {
 	QUERY_META,
@@ -53,9 +52,7 @@ enum query {
 };
 
 /* MAX() chooses the row the other columns are of: the newest registration. */
-#define MATCH                                                     \
-	"SELECT agent_id, agent, name, type, port, MAX(since_ms)" \
-	" FROM service WHERE "
+#define NEWEST "SELECT record, MAX(since_ms) FROM tunnel WHERE "
 
 static const char *const queries[QUERY_COUNT] = {
 	[QUERY_META] = "SELECT (SELECT value FROM meta WHERE key = 'store_id'),"
@@ -70,10 +67,8 @@ static const char *const queries[QUERY_COUNT] = {
 	[QUERY_HOLDERS] = "SELECT p.id, p.peer_addr, p.state FROM tunnel t"
 			  " JOIN proxy p ON p.id = t.proxy_id"
 			  " WHERE t.agent_id = ?1 LIMIT ?2",
-	[QUERY_MATCH_ID] = MATCH "agent_id = ?1 GROUP BY agent_id, name"
-				 " LIMIT ?2",
-	[QUERY_MATCH_NAME] = MATCH "agent = ?1 GROUP BY agent_id, name"
-				   " LIMIT ?2",
+	[QUERY_MATCH_ID] = NEWEST "agent_id = ?1 GROUP BY agent_id LIMIT ?2",
+	[QUERY_MATCH_NAME] = NEWEST "name = ?1 GROUP BY agent_id LIMIT ?2",
 };
 
 struct cache {
@@ -116,10 +111,21 @@ char *cache_newest(const char *directory)
 	return newest ? xasprintf("%s/cache-%u.db", directory, newest) : NULL;
 }
 
+/* Why the file is of no use, though SQLite can read it; gives, or NULL. */
+static char *find_fault(sqlite3 *db)
+{
+	int schema = schema_of(db);
+
+	if (schema >= 0 && schema != CACHE_SCHEMA)
+		return xasprintf(
+			"schema %d instead of %d", schema, CACHE_SCHEMA);
+	return cache_find_crash(db);
+}
+
 struct cache *cache_open(const char *path, char **error_out)
 {
 	struct cache *cache = xcalloc(1, sizeof(*cache));
-	int schema;
+	char *fault;
 
 	if (sqlite3_open_v2(path, &cache->db, SQLITE_OPEN_READWRITE, NULL) !=
 		SQLITE_OK)
@@ -128,10 +134,10 @@ struct cache *cache_open(const char *path, char **error_out)
 	if (sqlite3_exec(cache->db, "PRAGMA query_only = 1", NULL, NULL,
 		    NULL) != SQLITE_OK)
 		goto fail;
-	schema = schema_of(cache->db);
-	if (schema >= 0 && schema != CACHE_SCHEMA) {
-		*error_out = xasprintf("%s: schema %d instead of %d", path,
-			schema, CACHE_SCHEMA);
+	fault = find_fault(cache->db);
+	if (fault) {
+		*error_out = xasprintf("%s: %s", path, fault);
+		free(fault);
 		cache_close(cache);
 		return NULL;
 	}
@@ -306,6 +312,29 @@ int cache_holders(struct cache *cache, const char *agent_id,
 	return done(cache, statement, step, (int)count);
 }
 
+/* How many of the agent's services are now in out. */
+static size_t add_services(const Peerway__Record__TunnelRecord *record,
+	struct target_match *out, size_t max)
+{
+	size_t count = 0;
+
+	while (count < record->n_services && count < max) {
+		const Peerway__Record__Service *service =
+			record->services[count];
+		struct target_match *match = &out[count++];
+
+		snprintf(match->agent_id, sizeof(match->agent_id), "%s",
+			record->agent_id);
+		snprintf(
+			match->agent, sizeof(match->agent), "%s", record->name);
+		snprintf(match->service, sizeof(match->service), "%s",
+			service->name);
+		snprintf(match->type, sizeof(match->type), "%s", service->type);
+		match->port = (uint16_t)service->port;
+	}
+	return count;
+}
+
 int cache_match(struct cache *cache, const struct target *target,
 	struct target_match *out, size_t max)
 {
@@ -317,14 +346,16 @@ int cache_match(struct cache *cache, const struct target *target,
 	int step = SQLITE_DONE;
 
 	while (count < max && (step = sqlite3_step(statement)) == SQLITE_ROW) {
-		struct target_match *match = &out[count++];
+		ProtobufCMessage *record = record_of(
+			statement, &peerway__record__tunnel_record__descriptor);
 
-		copy_text(
-			statement, 0, match->agent_id, sizeof(match->agent_id));
-		copy_text(statement, 1, match->agent, sizeof(match->agent));
-		copy_text(statement, 2, match->service, sizeof(match->service));
-		copy_text(statement, 3, match->type, sizeof(match->type));
-		match->port = (uint16_t)sqlite3_column_int(statement, 4);
+		if (!record) {
+			step = SQLITE_CORRUPT;
+			break;
+		}
+		count += add_services(
+			(const void *)record, out + count, max - count);
+		protobuf_c_message_free_unpacked(record, NULL);
 	}
 	return done(cache, statement, step, (int)count);
 }

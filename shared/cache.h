@@ -8,8 +8,7 @@
  * after a clean stop; prepared once; every lookup is one index search.
  *
  * schema: meta(key, value); config(record); proxy(id, peer_addr, state,
- *   record); tunnel(agent_id, proxy_id, name, record); service(agent_id,
- *   proxy_id, agent, name, type, port, since_ms)
+ *   record); tunnel(agent_id, proxy_id, name, since_ms, record)
  */
 
 #include <stddef.h>
@@ -18,7 +17,7 @@
 #include "record.pb-c.h"
 #include "shared/target.h"
 
-#define CACHE_SCHEMA 1 /* PRAGMA user_version */
+#define CACHE_SCHEMA 2 /* PRAGMA user_version */
 
 extern const char cache_schema_sql[];
 
@@ -54,7 +53,7 @@ struct cache_holder {
 int cache_holders(struct cache *cache, const char *agent_id,
 	struct cache_holder *out, size_t max);
 /* Services of the agents that bear the target's name or uuid, one entry each,
- * however many proxies hold the agent: as last registered. */
+ * however many proxies hold the agent: those of its newest registration. */
 int cache_match(struct cache *cache, const struct target *target,
 	struct target_match *out, size_t max);
 

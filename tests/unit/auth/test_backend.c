@@ -1,105 +1,77 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What any implementation of auth/backend.h must do. The tests know a store
- * only by `struct store`: how to open it again on the same data and how to let
- * time pass for it. Each runs on a fresh one.
+ * only by store.h, and all run against each; what only one of them can do
+ * stands at the end. Each runs on a fresh one.
  */
-#include "tests/unit/test.h"
+#include "tests/unit/auth/store.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
-#include "auth/backend.h"
-#include "auth/backend_sqlite.h"
 #include "shared/alloc.h"
 
 /* ---- the store under test ---- */
 
-struct store {
-	struct loop *loop;
-	struct backend *backend;
-	char dir[64];
-	int64_t clock;
-	uint64_t max_bytes;
-};
-
-static int64_t store_now(void *arg)
-{
-	return ((struct store *)arg)->clock;
-}
-
-static void store_open(struct store *s)
-{
-	char *path = xasprintf("%s/backend.db", s->dir);
-	struct backend_sqlite_options options = {.path = path,
-		.now = store_now,
-		.now_arg = s,
-		.max_bytes = s->max_bytes};
-	char *error = NULL;
-
-	s->backend = backend_sqlite_new(s->loop, &options, &error);
-	if (!s->backend)
-		fail_msg("%s", error);
-	free(path);
-}
+#define WAIT_S 20 /* for what must happen */
 
 static void store_reopen(struct store *s)
 {
 	backend_free(s->backend);
-	store_open(s);
+	s->kind->open(s);
 }
 
-/* Time passes while the store runs. */
-static void store_wait(struct store *s, int64_t ms)
-{
-	for (; ms > 0; ms -= 500) {
-		s->clock += ms < 500 ? ms : 500;
-		backend_sqlite_tick(s->backend);
-		loop_turn(s->loop, false);
-	}
-}
-
-static int setup(void **state)
+static int setup(void **state, const struct store_kind *kind)
 {
 	struct store *s = xcalloc(1, sizeof(*s));
 
-	s->clock = 1000000;
+	s->kind = kind;
 	s->loop = loop_new();
+	s->cq = rpc_cq_new(s->loop, 1);
 	strcpy(s->dir, "/tmp/peerway-backend-XXXXXX");
 	assert_non_null(mkdtemp(s->dir));
-	store_open(s);
+	kind->begin(s);
+	kind->open(s);
 	*state = s;
 	return 0;
 }
 
-static void store_copy(
-	struct store *s, const char *from, const char *to, const char *how)
+static int setup_sqlite(void **state)
 {
-	char *command =
-		xasprintf("%s %s/%s %s/%s", how, s->dir, from, s->dir, to);
+	return setup(state, &store_sqlite);
+}
 
-	assert_int_equal(0, system(command));
-	free(command);
+static int setup_etcd(void **state)
+{
+	return setup(state, &store_etcd);
 }
 
 static int teardown(void **state)
 {
-	static const char *const names[] = {"backend.db", "backend.db-wal",
-		"backend.db-shm", "backend.db-last", "copy"};
 	struct store *s = *state;
-	char path[128];
+	char *command = xasprintf("rm -rf %s", s->dir);
 
 	backend_free(s->backend);
-	for (int i = 0; i < 5; i++) {
-		snprintf(path, sizeof(path), "%s/%s", s->dir, names[i]);
-		unlink(path);
-	}
-	rmdir(s->dir);
+	s->kind->end(s);
+	assert_int_equal(0, system(command));
+	free(command);
+	rpc_cq_free(s->cq);
 	loop_free(s->loop);
 	free(s);
 	return 0;
+}
+
+/* In the store's directory. */
+static void store_shell(struct store *s, const char *what)
+{
+	char *command = xasprintf("cd %s && %s", s->dir, what);
+
+	assert_int_equal(0, system(command));
+	free(command);
 }
 
 /* ---- calls that wait for their answer ---- */
@@ -116,10 +88,14 @@ struct answer {
 
 static void await(struct store *s, struct answer *answer)
 {
+	time_t deadline = time(NULL) + WAIT_S;
+
 	assert_int_equal(0, answer->count); /* never inside the call */
-	for (int i = 0; i < 1000 && !answer->count; i++)
-		loop_turn(s->loop, false);
+	while (!answer->count && time(NULL) < deadline)
+		loop_turn(s->loop, true);
 	assert_int_equal(1, answer->count);
+	if (answer->status == BACKEND_OK && answer->revision > s->answered)
+		s->answered = answer->revision;
 }
 
 static void on_range(void *arg, const struct backend_range_result *result)
@@ -265,7 +241,22 @@ struct watcher {
 	enum backend_status why;
 	bool cancel_at_first;
 	bool pause_at_first;
+	uint64_t from;
+	bool paused;
+	bool cancelled;
 };
+
+static void unwatch(struct watcher *w)
+{
+	w->cancelled = true;
+	backend_watch_cancel(w->watch);
+}
+
+static void pause_watch(struct watcher *w, bool paused)
+{
+	w->paused = paused;
+	backend_watch_pause(w->watch, paused);
+}
 
 static void on_changes(void *arg, uint64_t revision,
 	const struct backend_event *events, size_t count)
@@ -286,9 +277,9 @@ static void on_changes(void *arg, uint64_t revision,
 				(int)events[i].len, events[i].value);
 	}
 	if (w->cancel_at_first)
-		backend_watch_cancel(w->watch);
+		unwatch(w);
 	if (w->pause_at_first)
-		backend_watch_pause(w->watch, true);
+		pause_watch(w, true);
 	w->pause_at_first = false;
 }
 
@@ -305,14 +296,60 @@ static const struct backend_watch_ops watch_ops = {on_changes, on_end};
 static void watch(
 	struct store *s, struct watcher *w, const char *prefix, uint64_t from)
 {
+	w->from = from;
 	w->watch = backend_watch(s->backend, prefix, from, &watch_ops, w);
 	assert_non_null(w->watch);
+	s->watchers[s->watcher_count++] = w;
 }
 
+static bool is_settled(struct store *s)
+{
+	struct backend_info info;
+
+	backend_info(s->backend, &info);
+	if (info.revision < s->answered)
+		return false;
+	for (size_t i = 0; i < s->watcher_count; i++) {
+		const struct watcher *w = s->watchers[i];
+
+		if (!w->ended && !w->cancelled && !w->paused &&
+			w->from <= info.revision && w->revision < info.revision)
+			return false;
+	}
+	return true;
+}
+
+/* Until all who watch know all there is to know. */
 static void settle(struct store *s)
 {
+	time_t deadline = time(NULL) + WAIT_S;
+
+	while (!is_settled(s) && time(NULL) < deadline)
+		loop_turn(s->loop, true);
 	for (int i = 0; i < 20; i++)
 		loop_turn(s->loop, false);
+}
+
+/* Until this one has been ended, as it must. */
+static void await_end(struct store *s, struct watcher *w)
+{
+	time_t deadline = time(NULL) + WAIT_S;
+
+	while (!w->ended && time(NULL) < deadline)
+		loop_turn(s->loop, true);
+	assert_int_equal(1, w->ended);
+}
+
+/* Long enough for a lease to end, and then until it has. */
+static void wait_for_end(
+	struct store *s, const char *prefix, const char *expected, int64_t ms)
+{
+	for (; ms > 0; ms -= 250) {
+		s->kind->wait(s, 250);
+		if (!strcmp(expected, list_at(s, prefix, 0).text))
+			return;
+	}
+	assert_list(s, prefix, expected);
 }
 
 /* ---- reading ---- */
@@ -322,10 +359,11 @@ static void test_empty_store_has_an_identity(void **state)
 	struct store *s = *state;
 	struct backend_info info, again;
 
+	assert_list(s, "", "");
 	backend_info(s->backend, &info);
 	assert_true(strlen(info.store_id) > 0);
-	assert_list(s, "", "");
 	store_reopen(s);
+	assert_list(s, "", "");
 	backend_info(s->backend, &again);
 	assert_string_equal(info.store_id, again.store_id);
 	assert_int_equal(info.revision, again.revision);
@@ -490,13 +528,15 @@ static void test_calls_see_those_before_them(void **state)
 	char order[8] = "";
 	char expected[8];
 
+	put(s, "before", "", 0);
+	settle(s);
 	backend_info(s->backend, &info);
 	backend_txn(s->backend, &first, on_ordered, order);
 	backend_range(s->backend, &all, on_range, &middle);
 	backend_txn(s->backend, &second, on_ordered, order);
 	backend_range(s->backend, &all, on_range, &last);
 	assert_string_equal("", order);
-	settle(s);
+	await(s, &last);
 	snprintf(expected, sizeof(expected), "%d%d",
 		(int)((info.revision + 1) % 10),
 		(int)((info.revision + 2) % 10));
@@ -517,44 +557,12 @@ static void test_what_was_answered_survives(void **state)
 	assert_int_equal(revision + 1, put(s, "c", "3", 0));
 }
 
-static void assert_other_store_after(struct store *s, const char *how)
-{
-	struct backend_info before, after;
-
-	put(s, "a", "old", 0);
-	backend_info(s->backend, &before);
-	backend_free(s->backend);
-	store_copy(s, "backend.db", "copy", "cp");
-	store_open(s);
-	backend_info(s->backend, &after);
-	assert_string_equal(before.store_id, after.store_id);
-	put(s, "a", "new", 0);
-	backend_free(s->backend);
-	store_copy(s, "copy", "backend.db", how);
-	store_open(s);
-	backend_info(s->backend, &after);
-	assert_string_not_equal(before.store_id, after.store_id);
-	assert_list(s, "", "a=old");
-	/* and keeps the new id */
-	before = after;
-	store_reopen(s);
-	backend_info(s->backend, &after);
-	assert_string_equal(before.store_id, after.store_id);
-}
-
-static void test_copy_put_back_is_another_store(void **state)
-{
-	assert_other_store_after(*state, "mv");
-	/* over the same inode */
-	assert_other_store_after(*state, "cp");
-}
-
 /* ---- leases ---- */
 
 static void test_lease_ends_with_one_revision(void **state)
 {
 	struct store *s = *state;
-	uint64_t lease = grant(s, 5000);
+	uint64_t lease = grant(s, 2000);
 	uint64_t other = grant(s, 60000);
 	struct watcher w = {0};
 	uint64_t before;
@@ -564,10 +572,9 @@ static void test_lease_ends_with_one_revision(void **state)
 	put(s, "r/3", "c", other);
 	before = put(s, "r/4", "d", 0);
 	watch(s, &w, "r/", before + 1);
-	store_wait(s, 4500);
+	s->kind->wait(s, 1500);
 	assert_list(s, "r/", "r/1=a r/2=b r/3=c r/4=d");
-	store_wait(s, 1000);
-	assert_list(s, "r/", "r/3=c r/4=d");
+	wait_for_end(s, "r/", "r/3=c r/4=d", 500 + s->kind->late_ms);
 	settle(s);
 	assert_string_equal("r/1-,r/2-", w.text);
 	assert_int_equal(before + 1, w.revision);
@@ -582,13 +589,12 @@ static void test_keepalive_keeps_a_lease(void **state)
 	uint64_t lease = grant(s, 2000);
 
 	put(s, "k", "v", lease);
-	for (int i = 0; i < 10; i++) {
-		store_wait(s, 1500);
+	for (int i = 0; i < 5; i++) {
+		s->kind->wait(s, 1000);
 		assert_int_equal(BACKEND_OK, keepalive(s, lease));
 	}
 	assert_list(s, "", "k=v");
-	store_wait(s, 2500);
-	assert_list(s, "", "");
+	wait_for_end(s, "", "", 2000 + s->kind->late_ms);
 }
 
 static void test_revoked_lease_takes_its_keys(void **state)
@@ -625,29 +631,28 @@ static void test_ended_lease_takes_no_more_keys(void **state)
 static void test_restart_gives_leases_a_full_ttl(void **state)
 {
 	struct store *s = *state;
-	uint64_t lease = grant(s, 5000);
+	uint64_t lease = grant(s, 2000);
 
 	put(s, "k", "v", lease);
-	store_wait(s, 4500);
+	s->kind->wait(s, 1000);
 	backend_free(s->backend);
-	s->clock += 3600000;
-	store_open(s);
-	store_wait(s, 4500);
+	s->kind->pass(s, 5000);
+	s->kind->open(s);
+	s->kind->wait(s, 1500);
 	assert_list(s, "", "k=v");
-	store_wait(s, 1000);
-	assert_list(s, "", "");
+	wait_for_end(s, "", "", 500 + s->kind->late_ms);
 }
 
 static void test_standing_still_ends_no_lease(void **state)
 {
 	struct store *s = *state;
-	uint64_t lease = grant(s, 5000);
+	uint64_t lease = grant(s, 2000);
 
 	put(s, "k", "v", lease);
-	/* the process was stopped for a minute */
-	s->clock += 60000;
-	backend_sqlite_tick(s->backend);
+	/* the process was stopped for a while */
+	s->kind->stall(s, 5000);
 	settle(s);
+	s->kind->wait(s, 500);
 	assert_list(s, "", "k=v");
 	assert_int_equal(BACKEND_OK, keepalive(s, lease));
 }
@@ -678,6 +683,7 @@ static void test_leases_are_bounded(void **state)
 	backend_lease_grant(s->backend, 5000, on_lease, &answer);
 	await(s, &answer);
 	assert_int_equal(BACKEND_FULL, answer.status);
+	assert_list(s, "", "");
 	backend_info(s->backend, &info);
 	assert_int_equal(BACKEND_LEASES_MAX, info.leases);
 }
@@ -741,7 +747,7 @@ static void test_cancelled_watch_says_no_more(void **state)
 	assert_string_equal("w=1", w.text);
 	assert_int_equal(0, w.ended);
 	assert_string_equal("w=1 w=2", other.text);
-	backend_watch_cancel(other.watch);
+	unwatch(&other);
 	put(s, "w", "3", 0);
 	settle(s);
 	assert_string_equal("w=1 w=2", other.text);
@@ -759,7 +765,7 @@ static void test_paused_watch_goes_on_where_it_was(void **state)
 	put(s, "w", "3", 0);
 	settle(s);
 	assert_string_equal("w=1", w.text);
-	backend_watch_pause(w.watch, false);
+	pause_watch(&w, false);
 	settle(s);
 	assert_string_equal("w=1 w=2 w=3", w.text);
 }
@@ -773,9 +779,8 @@ static void test_watch_from_the_future_ends(void **state)
 
 	watch(s, &next, "w", now + 1);
 	watch(s, &beyond, "w", now + 2);
-	settle(s);
+	await_end(s, &beyond);
 	assert_int_equal(0, next.ended);
-	assert_int_equal(1, beyond.ended);
 	assert_int_equal(BACKEND_FUTURE, beyond.why);
 }
 
@@ -795,12 +800,12 @@ static void test_long_log_is_reported_whole(void **state)
 	for (int i = 0; i < 40; i++)
 		backend_txn(s->backend, &many, NULL, NULL);
 	put(s, "z", "", 0);
-	backend_info(s->backend, &info);
 	/* only the last key of each is of interest here */
 	watch(s, &w, "k/127", 1);
 	for (int i = 0; i < 40; i++)
 		settle(s);
 	assert_int_equal(40 * 7 - 1, w.len);
+	backend_info(s->backend, &info);
 	assert_int_equal(info.revision, w.revision);
 }
 
@@ -824,10 +829,9 @@ static void test_compaction_forgets(void **state)
 	struct watcher gone = {0};
 	struct watcher kept = {0};
 	struct watcher lagging = {0};
-	struct backend_info info;
 
 	watch(s, &lagging, "c", first);
-	backend_watch_pause(lagging.watch, true);
+	pause_watch(&lagging, true);
 	assert_int_equal(BACKEND_FUTURE, compact(s, third + 1));
 	assert_int_equal(BACKEND_OK, compact(s, second));
 	assert_list(s, "", "c=3");
@@ -835,50 +839,68 @@ static void test_compaction_forgets(void **state)
 	assert_int_equal(BACKEND_COMPACTED, list_at(s, "c", first).status);
 	watch(s, &gone, "c", second);
 	watch(s, &kept, "c", third);
-	backend_watch_pause(lagging.watch, false);
+	pause_watch(&lagging, false);
+	await_end(s, &gone);
+	await_end(s, &lagging);
 	settle(s);
-	assert_int_equal(1, gone.ended);
 	assert_int_equal(BACKEND_COMPACTED, gone.why);
-	assert_int_equal(1, lagging.ended);
 	assert_int_equal(BACKEND_COMPACTED, lagging.why);
 	assert_string_equal("c=3", kept.text);
 	/* again, and further back, is nothing new */
 	assert_int_equal(BACKEND_OK, compact(s, first));
+	s->watcher_count = 0; /* they end with the store */
 	store_reopen(s);
-	backend_info(s->backend, &info);
-	assert_int_equal(second, info.compacted);
 	assert_int_equal(BACKEND_COMPACTED, list_at(s, "c", first).status);
 }
 
-/* A store without room says so, goes on reading, and lets leases end. */
-static void test_full_store_recovers(void **state)
+/* The newest record is older than what has been forgotten: a deletion was the
+ * last that happened. */
+static void test_store_compacted_behind_its_last_record_opens(void **state)
 {
 	struct store *s = *state;
-	char *big = malloc(200000);
+	struct watcher w = {0};
+	uint64_t last;
+
+	put(s, "kept", "v", 0);
+	put(s, "gone", "v", 0);
+	last = del(s, "gone");
+	assert_int_equal(BACKEND_OK, compact(s, last));
+	store_reopen(s);
+	assert_list(s, "", "kept=v");
+	watch(s, &w, "", last + 1);
+	put(s, "kept", "w", 0);
+	settle(s);
+	assert_string_equal("kept=w", w.text);
+	assert_int_equal(0, w.ended);
+}
+
+/* A store without room says so, goes on reading, and lets leases end. */
+static uint64_t fill_store(struct store *s, char *big)
+{
 	struct backend_op op = {
 		.kind = BACKEND_PUT, .key = "k", .value = big, .len = 200000};
 	enum backend_status status = BACKEND_OK;
-	uint64_t lease;
 
 	s->max_bytes = 4 << 20;
 	store_reopen(s);
-	lease = grant(s, 5000);
-	put(s, "leased", "v", lease);
+	op.lease = grant(s, 2000);
+	put(s, "leased", "v", op.lease);
 	memset(big, 'x', 200000);
-	for (int i = 0; i < 100 && status == BACKEND_OK; i++) {
-		op.lease = lease;
+	for (int i = 0; i < 100 && status == BACKEND_OK; i++)
 		status = txn(s, NULL, 0, &op, 1).status;
-	}
 	assert_int_equal(BACKEND_FULL, status);
 	assert_string_equal("leased=v", list_at(s, "leased", 0).text);
-	/* the log is forgotten: there is room again */
-	for (int i = 0; i < 1000 && status != BACKEND_OK; i++) {
-		loop_turn(s->loop, false);
-		status = txn(s, NULL, 0, &op, 1).status;
-	}
-	assert_int_equal(BACKEND_OK, status);
-	store_wait(s, 6000);
-	assert_list(s, "", "");
+	return op.lease;
+}
+
+static void test_full_store_lets_leases_end(void **state)
+{
+	struct store *s = *state;
+	char *big = malloc(200000);
+
+	fill_store(s, big);
+	wait_for_end(s, "leased", "", 4000 + s->kind->late_ms);
+	s->max_bytes = 0;
 	free(big);
 }
 
@@ -901,39 +923,256 @@ static void test_free_completes_what_is_under_way(void **state)
 	assert_list(s, "", "k=v");
 }
 
-#define TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+/* ---- of the embedded store alone ---- */
+
+static void assert_other_store_after(struct store *s, const char *how)
+{
+	struct backend_info before, after;
+
+	put(s, "a", "old", 0);
+	backend_info(s->backend, &before);
+	backend_free(s->backend);
+	store_shell(s, "cp backend.db copy");
+	s->kind->open(s);
+	backend_info(s->backend, &after);
+	assert_string_equal(before.store_id, after.store_id);
+	put(s, "a", "new", 0);
+	backend_free(s->backend);
+	store_shell(s, how);
+	s->kind->open(s);
+	backend_info(s->backend, &after);
+	assert_string_not_equal(before.store_id, after.store_id);
+	assert_list(s, "", "a=old");
+	/* and keeps the new id */
+	before = after;
+	store_reopen(s);
+	backend_info(s->backend, &after);
+	assert_string_equal(before.store_id, after.store_id);
+}
+
+static void test_copy_put_back_is_another_store(void **state)
+{
+	assert_other_store_after(*state, "mv copy backend.db");
+	/* over the same inode */
+	assert_other_store_after(*state, "cp copy backend.db");
+}
+
+static void test_full_store_makes_room(void **state)
+{
+	struct store *s = *state;
+	char *big = malloc(200000);
+	struct backend_op op = {
+		.kind = BACKEND_PUT, .key = "k", .value = big, .len = 200000};
+	enum backend_status status = BACKEND_FULL;
+
+	op.lease = fill_store(s, big);
+	/* the log is forgotten: there is room again */
+	for (int i = 0; i < 1000 && status != BACKEND_OK; i++) {
+		loop_turn(s->loop, false);
+		status = txn(s, NULL, 0, &op, 1).status;
+	}
+	assert_int_equal(BACKEND_OK, status);
+	free(big);
+}
+
+/* ---- of etcd alone ---- */
+
+/* Until it answers again. */
+static void await_store(struct store *s)
+{
+	time_t deadline = time(NULL) + WAIT_S;
+
+	while (list_at(s, "", 0).status != BACKEND_OK && time(NULL) < deadline)
+		s->kind->wait(s, 100);
+}
+
+static void test_processes_share_a_store(void **state)
+{
+	struct store *s = *state;
+	struct store other = *s;
+	struct watcher w = {0};
+	uint64_t lease = grant(s, 2000);
+	uint64_t before = put(s, "k", "1", lease);
+	struct backend_info info, same;
+
+	other.backend = store_etcd_open_second(s);
+	other.watcher_count = 0;
+	assert_list(&other, "", "k=1");
+	backend_info(s->backend, &info);
+	backend_info(other.backend, &same);
+	assert_string_equal(info.store_id, same.store_id);
+	watch(&other, &w, "", before);
+	put(s, "a", "2", 0);
+	put(&other, "b", "3", 0);
+	settle(&other);
+	assert_string_equal("k=1 a=2 b=3", w.text);
+	/* kept alive by the one, it is not ended by the other */
+	for (int i = 0; i < 5; i++) {
+		other.kind->wait(&other, 1000);
+		assert_int_equal(BACKEND_OK, keepalive(&other, lease));
+	}
+	assert_list(s, "", "a=2 b=3 k=1");
+	/* nor lost with the one that granted it */
+	backend_free(other.backend);
+	wait_for_end(s, "", "a=2 b=3", 2000 + s->kind->late_ms);
+}
+
+static void test_revision_of_another_process_is_no_future(void **state)
+{
+	struct store *s = *state;
+	struct store other = *s;
+	struct watcher w = {0};
+	uint64_t now;
+
+	put(s, "k", "1", 0);
+	settle(s);
+	other.backend = store_etcd_open_second(s);
+	assert_list(&other, "", "k=1");
+	now = put(&other, "k", "2", 0);
+	/* which s may not have heard of yet */
+	watch(s, &w, "", now + 1);
+	put(&other, "k", "3", 0);
+	s->answered = now + 1;
+	settle(s);
+	assert_int_equal(0, w.ended);
+	assert_string_equal("k=3", w.text);
+	backend_free(other.backend);
+}
+
+static void test_member_killed_and_back(void **state)
+{
+	struct store *s = *state;
+	struct watcher w = {0};
+	struct answer lost = {0};
+	struct backend_range all = {.prefix = "", .limit = 10};
+	uint64_t lease = grant(s, 2000);
+	uint64_t before = put(s, "k", "1", lease);
+
+	watch(s, &w, "k", before);
+	settle(s);
+	store_etcd_kill(s);
+	backend_range(s->backend, &all, on_range, &lost);
+	await(s, &lost);
+	assert_int_equal(BACKEND_UNAVAILABLE, lost.status);
+	store_etcd_start(s);
+	await_store(s);
+	assert_list(s, "", "k=1");
+	put(s, "k", "2", lease);
+	settle(s);
+	assert_string_equal("k=1 k=2", w.text);
+	assert_int_equal(0, w.ended);
+}
+
+static void test_member_that_hangs_is_left(void **state)
+{
+	struct store *s = *state;
+	time_t deadline = time(NULL) + WAIT_S;
+	struct backend_info info;
+	struct watcher w = {0};
+	struct answer answer = {0};
+	struct backend_range all = {.prefix = "k", .limit = 1};
+	uint64_t before = put(s, "k", "1", 0);
+
+	watch(s, &w, "k", before);
+	settle(s);
+	/* the only call under way when the member is given up */
+	kill(s->pid, SIGSTOP);
+	backend_range(s->backend, &all, on_range, &answer);
+	do {
+		assert_true(time(NULL) < deadline);
+		loop_turn(s->loop, true);
+		backend_info(s->backend, &info);
+	} while (!info.failing);
+	store_etcd_kill(s);
+	store_etcd_start(s);
+	/* told that the member is away, or by the one that came back */
+	if (!answer.count)
+		await(s, &answer);
+	await_store(s);
+	assert_list(s, "k", "k=1");
+	put(s, "k", "2", 0);
+	settle(s);
+	assert_string_equal("k=1 k=2", w.text);
+	assert_int_equal(0, w.ended);
+}
+
+static void test_store_set_back_is_another_one(void **state)
+{
+	struct store *s = *state;
+	struct watcher w = {0};
+	struct backend_info before, after;
+
+	put(s, "k", "old", 0);
+	settle(s);
+	backend_info(s->backend, &before);
+	store_etcd_kill(s);
+	store_shell(s, "cp -r etcd copy");
+	store_etcd_start(s);
+	await_store(s);
+	assert_list(s, "", "k=old");
+	put(s, "k", "new", 0);
+	put(s, "k", "newer", 0);
+	watch(s, &w, "k", before.revision + 1);
+	settle(s);
+	store_etcd_kill(s);
+	store_shell(s, "rm -r etcd && mv copy etcd");
+	store_etcd_start(s);
+	await_end(s, &w);
+	await_store(s);
+	assert_list(s, "", "k=old");
+	backend_info(s->backend, &after);
+	assert_string_not_equal(before.store_id, after.store_id);
+}
+
+#define TEST(fn, kind) \
+	cmocka_unit_test_setup_teardown(fn, setup_##kind, teardown)
+#define COMMON(kind)                                                           \
+	TEST(test_empty_store_has_an_identity, kind),                          \
+		TEST(test_range_is_ordered_and_bounded, kind),                 \
+		TEST(test_exact_range_is_one_key, kind),                       \
+		TEST(test_past_states_can_be_read, kind),                      \
+		TEST(test_each_change_counts_one_revision, kind),              \
+		TEST(test_compares_guard_a_transaction, kind),                 \
+		TEST(test_bounds_are_kept, kind),                              \
+		TEST(test_calls_see_those_before_them, kind),                  \
+		TEST(test_what_was_answered_survives, kind),                   \
+		TEST(test_lease_ends_with_one_revision, kind),                 \
+		TEST(test_keepalive_keeps_a_lease, kind),                      \
+		TEST(test_revoked_lease_takes_its_keys, kind),                 \
+		TEST(test_ended_lease_takes_no_more_keys, kind),               \
+		TEST(test_restart_gives_leases_a_full_ttl, kind),              \
+		TEST(test_standing_still_ends_no_lease, kind),                 \
+		TEST(test_ttl_has_bounds, kind),                               \
+		TEST(test_leases_are_bounded, kind),                           \
+		TEST(test_watch_reports_in_order, kind),                       \
+		TEST(test_watch_resumes_after_a_restart, kind),                \
+		TEST(test_cancelled_watch_says_no_more, kind),                 \
+		TEST(test_paused_watch_goes_on_where_it_was, kind),            \
+		TEST(test_watch_from_the_future_ends, kind),                   \
+		TEST(test_long_log_is_reported_whole, kind),                   \
+		TEST(test_compaction_forgets, kind),                           \
+		TEST(test_store_compacted_behind_its_last_record_opens, kind), \
+		TEST(test_full_store_lets_leases_end, kind),                   \
+		TEST(test_free_completes_what_is_under_way, kind)
 
 int main(void)
 {
-	const struct CMUnitTest tests[] = {
-		TEST(test_empty_store_has_an_identity),
-		TEST(test_range_is_ordered_and_bounded),
-		TEST(test_exact_range_is_one_key),
-		TEST(test_past_states_can_be_read),
-		TEST(test_each_change_counts_one_revision),
-		TEST(test_compares_guard_a_transaction),
-		TEST(test_bounds_are_kept),
-		TEST(test_calls_see_those_before_them),
-		TEST(test_what_was_answered_survives),
-		TEST(test_copy_put_back_is_another_store),
-		TEST(test_lease_ends_with_one_revision),
-		TEST(test_keepalive_keeps_a_lease),
-		TEST(test_revoked_lease_takes_its_keys),
-		TEST(test_ended_lease_takes_no_more_keys),
-		TEST(test_restart_gives_leases_a_full_ttl),
-		TEST(test_standing_still_ends_no_lease),
-		TEST(test_ttl_has_bounds),
-		TEST(test_leases_are_bounded),
-		TEST(test_watch_reports_in_order),
-		TEST(test_watch_resumes_after_a_restart),
-		TEST(test_cancelled_watch_says_no_more),
-		TEST(test_paused_watch_goes_on_where_it_was),
-		TEST(test_watch_from_the_future_ends),
-		TEST(test_long_log_is_reported_whole),
-		TEST(test_compaction_forgets),
-		TEST(test_full_store_recovers),
-		TEST(test_free_completes_what_is_under_way),
+	const struct CMUnitTest embedded[] = {
+		COMMON(sqlite),
+		TEST(test_copy_put_back_is_another_store, sqlite),
+		TEST(test_full_store_makes_room, sqlite),
 	};
+	const struct CMUnitTest in_etcd[] = {
+		COMMON(etcd),
+		TEST(test_processes_share_a_store, etcd),
+		TEST(test_revision_of_another_process_is_no_future, etcd),
+		TEST(test_member_killed_and_back, etcd),
+		TEST(test_member_that_hangs_is_left, etcd),
+		TEST(test_store_set_back_is_another_one, etcd),
+	};
+	int failed = cmocka_run_group_tests_name(
+		"the embedded store", embedded, NULL, NULL);
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
+	return failed + cmocka_run_group_tests_name(
+				"the store in etcd", in_etcd, NULL, NULL);
 }

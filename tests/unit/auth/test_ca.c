@@ -17,8 +17,10 @@
 struct fixture {
 	char dir[64];
 	char path[80];
+	char key[80]; /* that seals the CAs' */
 	struct loop *loop;
 	struct backend *backend;
+	struct ca_store store;
 	struct ca_pair *cas;
 	char first[80]; /* pin of the host CA in the beginning */
 	bool answered;
@@ -46,7 +48,8 @@ static void wait_answer(struct fixture *f)
 static void load(struct fixture *f)
 {
 	f->answered = false;
-	ca_load(f->backend, "example", on_loaded, f);
+	f->store.backend = f->backend;
+	ca_load(&f->store, on_loaded, f);
 	wait_answer(f);
 }
 
@@ -63,11 +66,15 @@ static void open_store(struct fixture *f)
 static int setup(void **state)
 {
 	struct fixture *f = xcalloc(1, sizeof(*f));
+	char *error = NULL;
 
 	strcpy(f->dir, "/tmp/peerway-ca-XXXXXX");
 	assert_non_null(mkdtemp(f->dir));
 	snprintf(f->path, sizeof(f->path), "%s/backend.db", f->dir);
+	snprintf(f->key, sizeof(f->key), "%s/ca.key", f->dir);
 	f->loop = loop_new();
+	f->store.cluster = "example";
+	f->store.seal = seal_new(f->key, &error);
 	open_store(f);
 	load(f);
 	strcpy(f->first, f->cas->host.active.pin);
@@ -82,6 +89,8 @@ static int teardown(void **state)
 	char path[128];
 
 	ca_pair_free(f->cas);
+	seal_free(f->store.seal);
+	unlink(f->key);
 	backend_free(f->backend);
 	loop_free(f->loop);
 	for (int i = 0; i < 3; i++) {
@@ -108,9 +117,8 @@ static enum backend_status change(struct fixture *f, enum ca_action action)
 		.host = action, .user = CA_NOTHING, .now = time(NULL)};
 
 	f->answered = false;
-	assert_int_equal(ca_change(f->backend, "example", f->cas, &change,
-				 on_changed, f),
-		0);
+	assert_int_equal(
+		ca_change(&f->store, f->cas, &change, on_changed, f), 0);
 	wait_answer(f);
 	return f->status;
 }

@@ -100,7 +100,7 @@ static void test_proxy_serves_under_the_cluster_name(void **state)
 		1, X509_check_host(cert, "proxy1.example.com", 0, 0, NULL));
 	assert_int_equal(1, X509_check_ip_asc(cert, "10.1.2.3", 0));
 	assert_int_equal(4, count_names(cert));
-	assert_int_equal(ISSUE_HOST_S + 300, lifetime(cert));
+	assert_int_equal(ISSUE_HOST_S + 3600, lifetime(cert));
 	X509_free(cert);
 	host_deinit(&host);
 }
@@ -157,13 +157,13 @@ static void test_user_has_groups_and_no_more(void **state)
 	assert_int_equal(2, id.group_count);
 	assert_int_equal(0, verifies_as(cert, X509_PURPOSE_SSL_SERVER));
 	assert_int_equal(0, count_names(cert));
-	assert_int_equal(ISSUE_USER_DEFAULT_S + 300, lifetime(cert));
+	assert_int_equal(ISSUE_USER_DEFAULT_S + 3600, lifetime(cert));
 	assert_string_equal(ca.pem, chain + strlen(chain) - strlen(ca.pem));
 	free(chain);
 	X509_free(cert);
 	user.ttl_s = 600;
 	cert = issue_user(&ca, &user, key, time(NULL), &error);
-	assert_int_equal(600 + 300, lifetime(cert));
+	assert_int_equal(600 + 3600, lifetime(cert));
 	X509_free(cert);
 	EVP_PKEY_free(key);
 }

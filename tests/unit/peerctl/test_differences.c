@@ -58,15 +58,15 @@ static void the_caches_differences_are_worded(void **state)
 	const char *const texts[] = {
 		"the cache lacks the tunnel of db (a) at proxy p, which authd "
 		"has",
-		"the cache has the service ssh of db (a) at proxy p otherwise "
+		"the cache has the tunnel of web (b) at proxy p otherwise "
 		"than authd",
 		"the cache has proxy p, which authd has not", NULL};
 
 	expect("{\"differences\":["
 	       "{\"kind\":\"missing\",\"record\":\"tunnel\",\"agent\":\"db\","
 	       "\"agent_id\":\"a\",\"proxy_id\":\"p\"},"
-	       "{\"kind\":\"differs\",\"record\":\"service\",\"agent\":\"db\","
-	       "\"agent_id\":\"a\",\"proxy_id\":\"p\",\"service\":\"ssh\"},"
+	       "{\"kind\":\"differs\",\"record\":\"tunnel\",\"agent\":\"web\","
+	       "\"agent_id\":\"b\",\"proxy_id\":\"p\"},"
 	       "{\"kind\":\"extra\",\"record\":\"proxy\",\"proxy_id\":\"p\"}]}",
 		"{}", "{}", texts);
 }

@@ -92,6 +92,14 @@ static void each_problem_is_said_with_its_reason(void **state)
 		"{\"auth_state\":\"unreachable\",\"auth_server\":\"auth:3025\","
 		"\"last_error\":\"no route\"}",
 		"authd auth:3025 is unreachable: no route");
+	expect(AUTHD,
+		"{\"store\":{\"failing\":true,\"failing_s\":61,"
+		"\"problem\":\"etcd: no leader\"}}",
+		"authd's store is away for 1m1s: etcd: no leader");
+	expect(AUTHD,
+		"{\"store\":{\"failing\":false,\"problem\":\"\"},"
+		"\"strategy\":{\"disagreement\":\"another one\"}}",
+		"tunnel_strategy: another one");
 	expect(PEERD,
 		"{\"peers\":[{\"hostname\":\"b\",\"id\":\"0123456789\","
 		"\"state\":\"unreachable\",\"since_s\":12,"

@@ -74,7 +74,40 @@ static void must(sqlite3 *db, const char *sql)
 		fail_msg("%s: %s", sql, error);
 }
 
-/* What routed would write for one service of each. */
+/* What routed would write for an agent with one service. */
+static void put_tunnel(sqlite3 *db, const char *agent_id, const char *name,
+	const char *service_name, uint32_t port)
+{
+	Peerway__Record__TunnelRecord record =
+		PEERWAY__RECORD__TUNNEL_RECORD__INIT;
+	Peerway__Record__Service service = PEERWAY__RECORD__SERVICE__INIT;
+	Peerway__Record__Service *services[] = {&service};
+	sqlite3_stmt *statement;
+	uint8_t bytes[512];
+	size_t len;
+
+	service.name = (char *)service_name;
+	service.type = (char *)"db";
+	service.port = port;
+	record.agent_id = (char *)agent_id;
+	record.proxy_id = (char *)PROXY;
+	record.name = (char *)name;
+	record.services = services;
+	record.n_services = 1;
+	len = peerway__record__tunnel_record__pack(&record, bytes);
+	assert_int_equal(
+		sqlite3_prepare_v2(db,
+			"INSERT INTO tunnel(agent_id, proxy_id, name, since_ms,"
+			" record) VALUES (?1, '" PROXY "', ?2, 5, ?3)",
+			-1, &statement, NULL),
+		SQLITE_OK);
+	sqlite3_bind_text(statement, 1, agent_id, -1, SQLITE_STATIC);
+	sqlite3_bind_text(statement, 2, name, -1, SQLITE_STATIC);
+	sqlite3_bind_blob(statement, 3, bytes, (int)len, SQLITE_STATIC);
+	assert_int_equal(sqlite3_step(statement), SQLITE_DONE);
+	sqlite3_finalize(statement);
+}
+
 static void make_cache(struct fixture *f)
 {
 	char version[40];
@@ -85,16 +118,8 @@ static void make_cache(struct fixture *f)
 	assert_int_equal(sqlite3_open(f->path, &db), SQLITE_OK);
 	must(db, cache_schema_sql);
 	must(db, version);
-	must(db, "INSERT INTO tunnel(agent_id, proxy_id, name, record)"
-		 " VALUES ('" AGENT_A "', '" PROXY "', 'db', x'')");
-	must(db, "INSERT INTO service(agent_id, proxy_id, agent, name, type,"
-		 " port, since_ms) VALUES ('" AGENT_A "', '" PROXY
-		 "', 'db', 'old', 'db', 1, 5)");
-	must(db, "INSERT INTO tunnel(agent_id, proxy_id, name, record)"
-		 " VALUES ('" AGENT_B "', '" PROXY "', 'web', x'')");
-	must(db, "INSERT INTO service(agent_id, proxy_id, agent, name, type,"
-		 " port, since_ms) VALUES ('" AGENT_B "', '" PROXY
-		 "', 'web', 'www', 'app', 80, 5)");
+	put_tunnel(db, AGENT_A, "db", "old", 1);
+	put_tunnel(db, AGENT_B, "web", "www", 80);
 	sqlite3_close(db);
 }
 

@@ -244,6 +244,27 @@ static void batches_and_tables_have_bounds(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
+static void each_is_asked_to_move_once_in_a_while(void **state)
+{
+	struct publish *p = *state;
+	struct publish_tunnel first, second;
+
+	assert_false(publish_next_unasked(p, 100, &first));
+	up(p, 1, 1, ONE, "one", 1);
+	up(p, 2, 7, TWO, "two", 1);
+	assert_true(publish_next_unasked(p, 100, &first));
+	publish_set_asked(p, first.link, first.tunnel_id, 200);
+	assert_true(publish_next_unasked(p, 100, &second));
+	assert_string_not_equal(first.agent_id, second.agent_id);
+	publish_set_asked(p, second.link, second.tunnel_id, 300);
+	assert_false(publish_next_unasked(p, 100, &first));
+	assert_int_equal(publish_asked(p, 100), 2);
+	assert_int_equal(publish_asked(p, 250), 1);
+	assert_true(publish_next_unasked(p, 250, &first));
+	publish_down(p, second.link, second.tunnel_id);
+	assert_int_equal(publish_asked(p, 250), 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -256,6 +277,7 @@ int main(void)
 		TEST(a_change_during_a_batch_is_in_the_next),
 		TEST(a_new_lease_has_everything_said_anew),
 		TEST(a_refused_record_does_not_keep_others_back),
+		TEST(each_is_asked_to_move_once_in_a_while),
 		TEST(batches_and_tables_have_bounds),
 	};
 

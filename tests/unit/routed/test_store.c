@@ -16,6 +16,7 @@
 
 #include "routed/store.h"
 #include "shared/alloc.h"
+#include "shared/cache_boot.h"
 
 #define ONE "aaaaaaaa-0000-4000-8000-000000000001"
 #define TWO "aaaaaaaa-0000-4000-8000-000000000002"
@@ -221,6 +222,34 @@ static void the_newest_registration_of_a_service_counts(void **state)
 	assert_int_equal(matches[0].port, 2222);
 }
 
+static void an_agent_with_another_name_has_that_one_alone(void **state)
+{
+	struct fixture *f = *state;
+	struct target_match matches[8];
+
+	fill(f);
+	commit(f, 7);
+	begin(f, false);
+	put_tunnel(f, TWO, P2, "three", 22, 9);
+	commit(f, 8);
+	assert_int_equal(matches_of(f, "two", "", matches, 8), 0);
+	assert_int_equal(matches_of(f, "three", "", matches, 8), 1);
+	assert_string_equal(matches[0].agent, "three");
+	assert_int_equal(tunnels_of(f, TWO), 1);
+}
+
+static void matches_are_bounded(void **state)
+{
+	struct fixture *f = *state;
+	struct target_match matches[2];
+
+	fill(f);
+	put_tunnel(f, TWO, P1, "one", 23, 5); /* the same name */
+	commit(f, 7);
+	assert_int_equal(matches_of(f, "one", "", matches, 2), 2);
+	assert_int_equal(matches_of(f, "one", "", matches, 1), 1);
+}
+
 static void a_snapshot_is_applied_as_a_difference(void **state)
 {
 	struct fixture *f = *state;
@@ -401,13 +430,138 @@ static void another_schema_is_set_aside(void **state)
 	expect_rebuilt(f);
 }
 
+/* The boot that the file bears; gives, NULL: none. */
+static char *boot_of(const char *path)
+{
+	sqlite3_stmt *statement;
+	char *boot = NULL;
+	sqlite3 *db;
+
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(sqlite3_prepare_v2(db,
+				 "SELECT value FROM meta WHERE key = 'boot'",
+				 -1, &statement, NULL),
+		SQLITE_OK);
+	if (sqlite3_step(statement) == SQLITE_ROW)
+		boot = xstrdup((const char *)sqlite3_column_text(statement, 0));
+	sqlite3_finalize(statement);
+	sqlite3_close(db);
+	return boot;
+}
+
+static void a_file_bears_its_boot_while_it_is_in_use(void **state)
+{
+	struct fixture *f = *state;
+	char *path = xstrdup(store_path(f->store));
+	char now[CACHE_BOOT_SIZE], *boot = boot_of(path);
+
+	assert_true(cache_boot(now));
+	assert_non_null(boot);
+	assert_string_equal(boot, now);
+	close_both(f);
+	assert_null(boot_of(path));
+	free(boot);
+	free(path);
+	open_both(f);
+}
+
+/* routed was killed: the kernel has all that it wrote. */
+static void a_file_of_this_boot_is_used_again(void **state)
+{
+	struct fixture *f = *state;
+	char *copy = xasprintf("%s/copy", f->root);
+	char *command = xasprintf("cp -r --preserve=mode %s %s", f->dir, copy);
+
+	fill(f);
+	commit(f, 7);
+	assert_int_equal(system(command), 0);
+	close_both(f);
+	free(f->dir);
+	f->dir = copy;
+	open_both(f);
+	assert_int_equal(tunnels_of(f, ONE), 2);
+	free(command);
+}
+
+static void a_file_in_use_when_the_machine_stopped_is_set_aside(void **state)
+{
+	struct fixture *f = *state;
+	char *path = xstrdup(store_path(f->store));
+	char *error = NULL;
+	sqlite3 *db;
+
+	fill(f);
+	commit(f, 7);
+	close_both(f);
+	assert_int_equal(sqlite3_open(path, &db), SQLITE_OK);
+	assert_int_equal(
+		sqlite3_exec(db, "INSERT INTO meta VALUES ('boot', 'another')",
+			NULL, NULL, NULL),
+		SQLITE_OK);
+	sqlite3_close(db);
+	assert_null(cache_open(path, &error)); /* nor by its readers */
+	assert_non_null(strstr(error, "in use when the machine stopped"));
+	free(error);
+	free(path);
+	expect_rebuilt(f);
+}
+
+static void add_count(void *arg, const char *proxy_id, uint64_t tunnels)
+{
+	uint64_t *counts = arg;
+
+	assert_true(tunnels > 0);
+	counts[strcmp(proxy_id, P1) == 0 ? 0 : 1] += tunnels;
+}
+
+static void assert_counts(struct fixture *f, uint64_t one, uint64_t two)
+{
+	uint64_t counts[2] = {0};
+
+	assert_int_equal(store_tunnel_counts(f->store, add_count, counts), 0);
+	assert_int_equal(counts[0], one);
+	assert_int_equal(counts[1], two);
+}
+
+static void tunnels_of_each_proxy_are_counted(void **state)
+{
+	struct fixture *f = *state;
+
+	assert_counts(f, 0, 0);
+	fill(f);
+	commit(f, 7);
+	assert_counts(f, 1, 2);
+	begin(f, false);
+	put_tunnel(f, TWO, P2, "two", 23, 6); /* was there */
+	put_tunnel(f, TWO, P1, "two", 23, 6);
+	remove_tunnel(f, ONE, P2);
+	remove_tunnel(f, ONE, P2); /* was not */
+	commit(f, 8);
+	assert_counts(f, 2, 1);
+	begin(f, false);
+	remove_tunnel(f, ONE, P1);
+	put_tunnel(f, ONE, P2, "one", 22, 7);
+	store_rollback(f->store);
+	assert_counts(f, 2, 1);
+	close_both(f);
+	open_both(f);
+	assert_counts(f, 2, 1);
+	begin(f, true);
+	put_tunnel(f, ONE, P1, "one", 22, 7);
+	commit(f, 9);
+	assert_counts(f, 1, 0);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		TEST(lookups_find_what_was_committed),
+		TEST(tunnels_of_each_proxy_are_counted),
 		TEST(the_newest_registration_of_a_service_counts),
+		TEST(an_agent_with_another_name_has_that_one_alone),
+		TEST(matches_are_bounded),
 		TEST(a_snapshot_is_applied_as_a_difference),
 		TEST(a_removed_tunnel_takes_its_services_along),
 		TEST(a_rollback_leaves_everything_as_it_was),
@@ -417,6 +571,9 @@ int main(void)
 		TEST(a_file_that_is_no_database_is_set_aside),
 		TEST(a_damaged_page_is_found_and_set_aside),
 		TEST(another_schema_is_set_aside),
+		TEST(a_file_bears_its_boot_while_it_is_in_use),
+		TEST(a_file_of_this_boot_is_used_again),
+		TEST(a_file_in_use_when_the_machine_stopped_is_set_aside),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

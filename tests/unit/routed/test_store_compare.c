@@ -109,8 +109,8 @@ static void write_difference(void *arg, const struct store_difference *d)
 	struct fixture *f = arg;
 	size_t len = strlen(f->text);
 
-	snprintf(f->text + len, sizeof(f->text) - len, "%s %s%s%s %.2s %s;",
-		kinds[d->kind], d->table, *d->service ? "/" : "", d->service,
+	snprintf(f->text + len, sizeof(f->text) - len, "%s %s %.2s %s;",
+		kinds[d->kind], d->table,
 		d->proxy_id + 34 * (*d->proxy_id != 0), d->agent);
 }
 
@@ -144,10 +144,10 @@ static void equal_caches_do_not_differ(void **state)
 	expect(*state, "");
 }
 
-static void a_missing_record_is_told_with_its_services(void **state)
+static void a_missing_record_is_told(void **state)
 {
-	edit(*state, "DELETE FROM tunnel; DELETE FROM service");
-	expect(*state, "missing tunnel 01 db-1;missing service/ssh 01 db-1;");
+	edit(*state, "DELETE FROM tunnel");
+	expect(*state, "missing tunnel 01 db-1;");
 }
 
 static void a_record_too_many_is_told(void **state)
@@ -159,15 +159,14 @@ static void a_record_too_many_is_told(void **state)
 	put_proxy(f->live, (char *)P2);
 	put_tunnel(f->live, (char *)P2);
 	assert_int_equal(store_commit(f->live, "store", 7, &changed), 0);
-	expect(f, "extra proxy 02 ;extra tunnel 02 db-1;"
-		  "extra service/ssh 02 db-1;");
+	expect(f, "extra proxy 02 ;extra tunnel 02 db-1;");
 }
 
 static void columns_beside_the_record_count_too(void **state)
 {
 	edit(*state, "UPDATE proxy SET peer_addr = 'elsewhere:1'");
-	edit(*state, "UPDATE service SET port = 23");
-	expect(*state, "differs proxy 01 ;differs service/ssh 01 db-1;");
+	edit(*state, "UPDATE tunnel SET since_ms = 23");
+	expect(*state, "differs proxy 01 ;differs tunnel 01 db-1;");
 }
 
 static void a_file_that_is_no_cache_is_an_error(void **state)
@@ -188,8 +187,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(
 			equal_caches_do_not_differ, setup, teardown),
 		cmocka_unit_test_setup_teardown(
-			a_missing_record_is_told_with_its_services, setup,
-			teardown),
+			a_missing_record_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(
 			a_record_too_many_is_told, setup, teardown),
 		cmocka_unit_test_setup_teardown(
