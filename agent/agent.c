@@ -1,45 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The agent's identity over time, and what hangs on it. Talks to join.h and
- * keystore.h for the certificate, gives the pool a TLS context made of it.
+ * The agent's identity, and what hangs on it. membership.h gets the certificate
+ * and renews it; the pool is given a TLS context made of it.
  *
  * What one gets wrong: a new certificate does not touch tunnels that stand.
  * They were authenticated when they were opened.
  */
 #include "agent/agent.h"
 
-#include <openssl/rand.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
-#include "agent/join.h"
+#include "agent/candidates.h"
 #include "agent/keystore.h"
+#include "agent/membership.h"
+#include "agent/outage.h"
 #include "agent/series.h"
-#include "agent/trust.h"
 #include "shared/alloc.h"
-#include "shared/backoff.h"
 #include "shared/log.h"
-
-#define JOIN_STEP_MS 2000
-#define JOIN_MAX_MS 60000
-/* A clock may be set: the certificate's age is looked at so often. */
-#define RENEW_LOOK_MS (60 * 60 * 1000)
-/* At least, when the CA is another: not all agents of a proxy at once. */
-#define SPREAD_MS 1000
-#define CA_REST_MS 30000
-/* Between two renewals, should our clock be far ahead of authd's. */
-#define RENEW_REST_MS (10 * 60 * 1000)
 
 struct agent {
 	struct loop *loop;
 	struct resolver *resolver;
 	struct tunnel_hub *hub;
 	struct tunnel_settings tunnel;
+	char *region;
+	char *zone;
+	uint32_t surplus_timeout_ms;
 	struct metrics *metrics;
 	char *cluster;
 	char **servers;
 	size_t server_count;
+	uint32_t reconnect_max_ms;
+	const struct https_proxy *https_proxy;
 	struct registration *registration;
 	char agent_id[37];  /* of the certificate, as the pool has it */
 	char *announcement; /* registration as JSON */
@@ -50,18 +44,9 @@ struct agent {
 	struct tls_identity *identity; /* NULL: not joined yet */
 	struct serve *serve;
 	struct pool *pool; /* NULL: no identity yet */
-
-	/* what is pending; NULL = not pending */
-	struct join *join;
-	struct timer *timer; /* the next join, renewal or look at the clock */
-	struct backoff backoff;
-	unsigned turn; /* which server is asked next */
-
-	struct discovery *cas; /* what was last said of the CAs; the rest: 0 */
-	bool withdrawn;	       /* ours was issued by one that is gone */
+	struct outage *outage;
+	struct membership *membership; /* NULL: not ours to renew */
 };
-
-static void set_timer(struct agent *agent, int64_t rest_ms);
 
 static char **copy_texts(const char *const *texts, size_t count)
 {
@@ -77,20 +62,6 @@ static void free_texts(char **texts, size_t count)
 	for (size_t i = 0; texts && i < count; i++)
 		free(texts[i]);
 	free(texts);
-}
-
-/* Milliseconds until two thirds of the certificate's life are over. */
-static int64_t renewal_due_ms(const struct tls_identity *identity)
-{
-	int64_t now = time(NULL);
-	int64_t end = tls_identity_not_after(identity);
-	struct tm tm;
-	int64_t begin;
-
-	if (ASN1_TIME_to_tm(X509_get0_notBefore(identity->leaf), &tm) != 1)
-		return 0;
-	begin = timegm(&tm);
-	return (begin + (end - begin) * 2 / 3 - now) * 1000;
 }
 
 /* The name and uuid that the certificate proves are what is announced. */
@@ -121,7 +92,14 @@ static int adopt_identity(struct agent *agent,
 	return 0;
 }
 
-static void on_discovery(void *arg, const struct discovery *discovery);
+static void on_discovery(void *arg, const struct discovery *discovery)
+{
+	struct agent *agent = arg;
+
+	/* Own files: whom to trust is then their keeper's business. */
+	if (agent->membership)
+		membership_hear(agent->membership, discovery);
+}
 
 static void start_pool(struct agent *agent)
 {
@@ -135,6 +113,11 @@ static void start_pool(struct agent *agent)
 		.agent_id = agent->agent_id,
 		.servers = (const char *const *)agent->servers,
 		.server_count = agent->server_count,
+		.reconnect_max_ms = agent->reconnect_max_ms,
+		.place = {agent->region, agent->zone},
+		.surplus_timeout_ms = agent->surplus_timeout_ms,
+		.https_proxy = agent->https_proxy,
+		.outage = agent->outage,
 		.tunnel = agent->tunnel,
 		.on_discovery = on_discovery,
 		.arg = agent,
@@ -170,8 +153,9 @@ static int use_identity(
 }
 
 /* What is in the keystore, into use. */
-static int load(struct agent *agent, char **error_out)
+static int load(void *arg, char **error_out)
 {
+	struct agent *agent = arg;
 	struct tls_identity *identity =
 		tls_identity_load(agent->directory, error_out);
 	int ret;
@@ -181,203 +165,6 @@ static int load(struct agent *agent, char **error_out)
 	ret = use_identity(agent, identity, error_out);
 	tls_identity_unref(identity);
 	return ret;
-}
-
-/* ---- the CAs ---- */
-
-/* A number below the limit. */
-static uint32_t chance(uint32_t limit)
-{
-	uint32_t bits = 0;
-
-	RAND_bytes((unsigned char *)&bits, sizeof(bits));
-	return bits % limit;
-}
-
-static bool wants_renewal(const struct agent *agent)
-{
-	return renewal_due_ms(agent->identity) <= 0 ||
-	       !trust_is_active(agent->cas->host_ca_id, agent->identity);
-}
-
-static void say_withdrawn(struct agent *agent)
-{
-	if (!agent->withdrawn)
-		log_error("the certificate was issued by a CA that has been "
-			  "withdrawn: remove %s and join again with a new "
-			  "token",
-			agent->directory);
-	agent->withdrawn = true;
-}
-
-/* Writes other CAs beside the certificate there is, and uses them. */
-static void trust_other(struct agent *agent, const char *host_ca)
-{
-	char *error = NULL;
-
-	if (keystore_save_cas(agent->directory, host_ca, &error) == 0 &&
-		load(agent, &error) == 0)
-		log_info("trusted CAs are others now: host=%d",
-			sk_X509_num(agent->identity->host_ca));
-	else
-		log_error("trusted CAs stay as they were: %s", error);
-	free(error);
-}
-
-/* Acts on the last word of the CAs; again after a renewal, whose answer may be
- * older. */
-static void follow_cas(struct agent *agent)
-{
-	char *host_ca = NULL;
-	enum trust_step step =
-		trust_next(agent->cas, agent->identity, &host_ca);
-
-	if (step == TRUST_WITHDRAWN)
-		say_withdrawn(agent);
-	else if (step == TRUST_REFUSED)
-		log_warn("trusted CAs stay as they were: what the proxy names "
-			 "cannot be read");
-	else if (step == TRUST_OTHER)
-		trust_other(agent, host_ca);
-	free(host_ca);
-}
-
-/* Takes a copy of what is said of CAs; true when it is anything new. */
-static bool hear_cas(struct agent *agent, const struct discovery *discovery)
-{
-	struct discovery *cas = agent->cas;
-
-	if (!discovery->host_ca ||
-		(cas->host_ca && !strcmp(cas->host_ca, discovery->host_ca) &&
-			!strcmp(cas->host_ca_id, discovery->host_ca_id)))
-		return false;
-	free(cas->host_ca);
-	cas->host_ca = xstrdup(discovery->host_ca);
-	strcpy(cas->host_ca_id, discovery->host_ca_id);
-	cas->renew_spread_ms = discovery->renew_spread_ms;
-	return true;
-}
-
-static void on_discovery(void *arg, const struct discovery *discovery)
-{
-	struct agent *agent = arg;
-
-	/* Own files: whom to trust is then their keeper's business. */
-	if (!agent->directory || !hear_cas(agent, discovery))
-		return;
-	follow_cas(agent);
-	if (!trust_is_active(agent->cas->host_ca_id, agent->identity))
-		timer_set(agent->timer,
-			chance(SPREAD_MS + agent->cas->renew_spread_ms));
-}
-
-/* ---- joining, renewing ---- */
-
-static void try_later(struct agent *agent)
-{
-	uint32_t bits = 0;
-
-	RAND_bytes((unsigned char *)&bits, sizeof(bits));
-	timer_set(agent->timer, backoff_failed(&agent->backoff, bits));
-}
-
-static void on_joined(void *arg, enum join_outcome outcome, const char *why)
-{
-	struct agent *agent = arg;
-	bool renewal = agent->identity != NULL;
-	char *error = NULL;
-
-	agent->join = NULL;
-	if (outcome == JOIN_DONE && load(agent, &error) == 0) {
-		agent->withdrawn = false;
-
-		log_info(
-			renewal ? "certificate renewed" : "joined the cluster");
-		backoff_succeeded(&agent->backoff);
-		set_timer(agent, RENEW_REST_MS);
-		if (renewal)
-			follow_cas(agent);
-		/* rotated on meanwhile, or a proxy's word is an old one */
-		if (!trust_is_active(agent->cas->host_ca_id, agent->identity))
-			timer_set(agent->timer, CA_REST_MS);
-		return;
-	}
-	log_at(outcome == JOIN_REFUSED ? LOG_ERROR : LOG_WARN, "cannot %s: %s",
-		renewal ? "renew the certificate" : "join", why ? why : error);
-	free(error);
-	try_later(agent);
-}
-
-/* The context for asking: by pin, or with the certificate there is. */
-static SSL_CTX *ask_ctx(
-	const struct agent *agent, bool renewal, char **error_out)
-{
-	return renewal ? tls_client_ctx(agent->identity, error_out)
-		       : tls_pin_ctx(agent->ca_pin, error_out);
-}
-
-static bool has_expired(const struct tls_identity *identity)
-{
-	return tls_identity_not_after(identity) <= time(NULL);
-}
-
-static void ask(struct agent *agent)
-{
-	/* An expired certificate opens no door: that takes a token again. */
-	bool renewal = agent->identity && !has_expired(agent->identity);
-	struct join_request request = {
-		.directory = agent->directory,
-		.host_uuid = agent->registration->agent_id,
-		.name = agent->registration->name,
-		.token_file = agent->token_file,
-		.ca_pin = agent->ca_pin,
-		.old = renewal ? agent->identity : NULL,
-	};
-	char *error = NULL;
-
-	request.to.addrs =
-		(const char *const *)&agent
-			->servers[agent->turn++ % agent->server_count];
-	request.to.addr_count = 1;
-	request.to.default_port = 3080;
-	request.to.cluster = agent->cluster;
-	request.to.random = agent->turn;
-	request.to.ctx = ask_ctx(agent, renewal, &error);
-	if (!request.to.ctx) {
-		log_error("cannot %s: %s", renewal ? "renew" : "join", error);
-		free(error);
-		try_later(agent);
-		return;
-	}
-	agent->join = join_new(
-		agent->loop, agent->resolver, &request, on_joined, agent);
-	SSL_CTX_free(request.to.ctx);
-}
-
-static void on_timer(void *arg)
-{
-	struct agent *agent = arg;
-
-	if (agent->join)
-		return; /* its end sets the timer */
-	if (agent->identity && !wants_renewal(agent))
-		set_timer(agent, 0);
-	else
-		ask(agent);
-}
-
-/* When to ask for a certificate, or to look at the clock again; not before
- * rest_ms. */
-static void set_timer(struct agent *agent, int64_t rest_ms)
-{
-	int64_t due;
-
-	if (!agent->directory)
-		return;
-	due = agent->identity ? renewal_due_ms(agent->identity) : 0;
-	if (due > RENEW_LOOK_MS)
-		due = RENEW_LOOK_MS;
-	timer_set(agent->timer, due > rest_ms ? due : rest_ms);
 }
 
 /* The identity there is at the start, if any; gives. */
@@ -401,6 +188,11 @@ static int first_identity(const struct agent_config *config,
 	return -1;
 }
 
+static const char *or_empty(const char *text)
+{
+	return text ? text : "";
+}
+
 static struct agent *copy_config(const struct agent_config *config)
 {
 	struct agent *agent = xcalloc(1, sizeof(*agent));
@@ -410,21 +202,61 @@ static struct agent *copy_config(const struct agent_config *config)
 		.resolver = config->resolver,
 		.hub = config->hub,
 		.tunnel = config->tunnel,
+		.region = xstrdup(or_empty(config->place.region)),
+		.zone = xstrdup(or_empty(config->place.zone)),
+		.surplus_timeout_ms = config->surplus_timeout_ms,
 		.metrics = config->metrics,
 		.cluster = xstrdup(config->cluster),
 		.servers = copy_texts(config->servers, config->server_count),
 		.server_count = config->server_count,
+		.reconnect_max_ms = config->reconnect_max_ms
+					    ? config->reconnect_max_ms
+					    : CANDIDATES_MAX_MS,
+		.https_proxy = config->https_proxy,
 		.registration = config->registration,
-		.backoff = {JOIN_STEP_MS, JOIN_MAX_MS, 0},
-		.cas = xcalloc(1, sizeof(struct discovery)),
+		.outage = outage_new(),
 	};
 	if (!config->identity) {
 		agent->directory = xstrdup(config->directory);
-		agent->token_file =
-			xstrdup(config->token_file ? config->token_file : "");
-		agent->ca_pin = xstrdup(config->ca_pin ? config->ca_pin : "");
+		agent->token_file = xstrdup(or_empty(config->token_file));
+		agent->ca_pin = xstrdup(or_empty(config->ca_pin));
 	}
 	return agent;
+}
+
+static struct tls_identity *identity_of(void *arg)
+{
+	const struct agent *agent = arg;
+
+	return agent->identity;
+}
+
+static const struct registration *registration_of(void *arg)
+{
+	const struct agent *agent = arg;
+
+	return agent->registration;
+}
+
+static struct membership *make_membership(struct agent *agent)
+{
+	return membership_new(&(struct membership_config){
+		.loop = agent->loop,
+		.resolver = agent->resolver,
+		.outage = agent->outage,
+		.cluster = agent->cluster,
+		.servers = (const char *const *)agent->servers,
+		.server_count = agent->server_count,
+		.https_proxy = agent->https_proxy,
+		.reconnect_max_ms = agent->reconnect_max_ms,
+		.directory = agent->directory,
+		.token_file = agent->token_file,
+		.ca_pin = agent->ca_pin,
+		.identity = identity_of,
+		.registration = registration_of,
+		.load = load,
+		.arg = agent,
+	});
 }
 
 struct agent *agent_new(const struct agent_config *config, char **error_out)
@@ -434,13 +266,16 @@ struct agent *agent_new(const struct agent_config *config, char **error_out)
 
 	agent->serve = serve_new(config->loop, config->resolver,
 		agent->registration, config->service_addrs, config->metrics);
-	agent->timer = timer_new(config->loop, on_timer, agent);
+	if (agent->directory)
+		agent->membership = make_membership(agent);
+	outage_begin(agent->outage, loop_now(config->loop));
 	if (first_identity(config, &identity, error_out) < 0)
 		goto fail;
 	if (identity && use_identity(agent, identity, error_out) < 0)
 		goto fail;
 	tls_identity_unref(identity);
-	set_timer(agent, 0);
+	if (agent->membership)
+		membership_start(agent->membership);
 	return agent;
 
 fail:
@@ -472,6 +307,26 @@ bool agent_announce(struct agent *agent, struct registration *registration,
 	return true;
 }
 
+void agent_set_limits(struct agent *agent, const struct agent_limits *limits)
+{
+	char *token_file = agent->token_file;
+	char *ca_pin = agent->ca_pin;
+
+	agent->reconnect_max_ms = limits->reconnect_max_ms;
+	agent->surplus_timeout_ms = limits->surplus_timeout_ms;
+	if (agent->pool)
+		pool_set_limits(agent->pool, agent->reconnect_max_ms,
+			agent->surplus_timeout_ms);
+	if (!agent->membership)
+		return;
+	agent->token_file = xstrdup(limits->token_file);
+	agent->ca_pin = xstrdup(limits->ca_pin);
+	membership_set_join(agent->membership, agent->reconnect_max_ms,
+		agent->token_file, agent->ca_pin);
+	free(token_file);
+	free(ca_pin);
+}
+
 int agent_replace_identity(
 	struct agent *agent, struct tls_identity *identity, char **error_out)
 {
@@ -486,12 +341,21 @@ int agent_replace_identity(
 	return use_identity(agent, identity, error_out);
 }
 
+void agent_reconnect(struct agent *agent)
+{
+	if (agent->pool)
+		pool_reconnect(agent->pool);
+	else
+		resolver_forget(agent->resolver);
+	if (agent->membership)
+		membership_reconnect(agent->membership);
+}
+
 void agent_stop(struct agent *agent, uint32_t linger_ms, void (*fn)(void *arg),
 	void *arg)
 {
-	timer_clear(agent->timer);
-	join_free(agent->join);
-	agent->join = NULL;
+	if (agent->membership)
+		membership_stop(agent->membership);
 	if (agent->pool)
 		pool_stop(agent->pool, linger_ms, fn, arg);
 	else
@@ -502,14 +366,15 @@ void agent_free(struct agent *agent)
 {
 	if (!agent)
 		return;
-	join_free(agent->join);
-	timer_free(agent->timer);
+	membership_free(agent->membership);
 	pool_free(agent->pool);
+	outage_free(agent->outage);
 	serve_free(agent->serve);
 	tls_identity_unref(agent->identity);
 	free_texts(agent->servers, agent->server_count);
-	discovery_free(agent->cas);
 	free(agent->cluster);
+	free(agent->region);
+	free(agent->zone);
 	registration_free(agent->registration);
 	free(agent->announcement);
 	free(agent->directory);
@@ -518,13 +383,28 @@ void agent_free(struct agent *agent)
 	loop_free_later(agent->loop, free, agent);
 }
 
+unsigned agent_tunnels(const struct agent *agent)
+{
+	return agent->pool ? pool_ready(agent->pool) : 0;
+}
+
+static char *missing(const struct agent *agent, const char *what)
+{
+	char *why = outage_text(agent->outage, loop_now(agent->loop));
+	char *text =
+		xasprintf("%s%s%s\n", what, why ? ": " : "", why ? why : "");
+
+	free(why);
+	return text;
+}
+
 char *agent_missing(const struct agent *agent)
 {
 	if (!agent->identity)
-		return xstrdup("certificate: not joined yet\n");
-	if (has_expired(agent->identity))
+		return missing(agent, "certificate: not joined yet");
+	if (tls_identity_not_after(agent->identity) <= time(NULL))
 		return xstrdup("certificate: expired\n");
 	if (!pool_ready(agent->pool))
-		return xstrdup("tunnel: none stands\n");
+		return missing(agent, "tunnel: none stands");
 	return NULL;
 }

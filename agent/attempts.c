@@ -62,6 +62,37 @@ static void attempt_end(struct attempt *attempt)
 	attempts->config.on_change(attempts->config.arg);
 }
 
+/* For the one line that is said when nobody can be reached. */
+static void note_failure(
+	const struct attempt *attempt, const char *why, bool busy)
+{
+	const struct attempts_config *config = &attempt->attempts->config;
+
+	outage_failed(config->outage, attempt->addr, why, busy,
+		loop_now(config->loop),
+		candidates_due(config->candidates, attempt->key));
+}
+
+/* The proxy has said when there is room: no failure of anybody. */
+static void attempt_held(
+	struct attempt *attempt, const struct connect_result *result)
+{
+	struct attempts *attempts = attempt->attempts;
+	int64_t now = loop_now(attempts->config.loop);
+
+	candidates_hold(attempts->config.candidates, attempt->key,
+		now + result->retry_after_ms +
+			attempts_random() % ATTEMPTS_JITTER_MS,
+		now, attempts_random());
+	candidates_idle(attempts->config.candidates, attempt->key);
+	tracker_return(attempts->config.tracker);
+	metric_add(attempts->config.metrics,
+		SERIES_CONNECT_FAILURES + CONNECT_BUSY, 1);
+	note_failure(attempt, result->why, true);
+	log_debug("no tunnel to %s: %s", attempt->addr, result->why);
+	attempt_end(attempt);
+}
+
 static void attempt_failed(
 	struct attempt *attempt, enum connect_failure failure, const char *why)
 {
@@ -74,9 +105,13 @@ static void attempt_failed(
 	tracker_return(attempts->config.tracker);
 	metric_add(
 		attempts->config.metrics, SERIES_CONNECT_FAILURES + failure, 1);
+	if (failure != CONNECT_UNWANTED)
+		note_failure(attempt, why, false);
 	/* Behind a load balancer a proxy we have is no news. Other failures are
-	 * told when they begin and about once a minute. */
-	if (failure != CONNECT_UNWANTED && failures % 8 == 1)
+	 * told when they begin and about once a minute; if there is no tunnel
+	 * at all, in one line for all. */
+	if (failure != CONNECT_UNWANTED && failures % 8 == 1 &&
+		tracker_claimed(attempts->config.tracker))
 		log_warn("no tunnel to %s: %s (attempt %u)", attempt->addr, why,
 			failures);
 	else
@@ -90,6 +125,10 @@ static void on_connected(void *arg, const struct connect_result *result)
 	struct attempts *attempts = attempt->attempts;
 
 	attempt->connect = NULL;
+	if (result->fd < 0 && result->failure == CONNECT_BUSY) {
+		attempt_held(attempt, result);
+		return;
+	}
 	if (result->fd < 0) {
 		attempt_failed(attempt, result->failure, result->why);
 		return;
@@ -113,10 +152,10 @@ static void attempt_start(struct attempts *attempts,
 	const struct connect_request request = {
 		.addrs = candidate->addrs,
 		.addr_count = candidate->addr_count,
-		.default_port = candidate->default_port,
 		.ctx = ctx,
 		.alpn = TLS_ALPN_TUNNEL,
 		.cluster = attempts->config.cluster,
+		.https_proxy = attempts->config.https_proxy,
 		.random = attempts_random(),
 		.is_wanted = is_wanted,
 	};
@@ -142,29 +181,13 @@ static void attempt_drop(struct attempt *attempt)
 	attempt_end(attempt);
 }
 
-/* An attempt may be started. With no tunnel at all, a proxy that hangs must not
- * cost CONNECT_WHOLE_MS: *due_out is when another way may be tried besides, and
- * then *hedge_out is set. */
 static bool may_start(struct attempts *attempts, int64_t now, bool *hedge_out,
 	int64_t *due_out)
 {
-	struct tracker *tracker = attempts->config.tracker;
-	struct attempt *newest = LIST_FIRST(&attempts->list);
+	const struct attempt *newest = LIST_FIRST(&attempts->list);
 
-	*hedge_out = false;
-	*due_out = INT64_MAX;
-	if (attempts->count >= ATTEMPTS_MAX)
-		return false;
-	if (tracker_lease(tracker, now))
-		return true;
-	if (tracker_claimed(tracker) || !newest)
-		return false;
-	if (now < newest->since + ATTEMPTS_HEDGE_MS) {
-		*due_out = newest->since + ATTEMPTS_HEDGE_MS;
-		return false;
-	}
-	*hedge_out = true;
-	return tracker_lease_extra(tracker);
+	return tracker_may_begin(attempts->config.tracker, attempts->count,
+		newest ? newest->since : 0, now, hedge_out, due_out);
 }
 
 /* Ends attempts that a tunnel has made needless, the newest first. */
@@ -174,6 +197,22 @@ static void drop_excess(struct attempts *attempts, int64_t now)
 
 	while (excess-- > 0 && !LIST_EMPTY(&attempts->list))
 		attempt_drop(LIST_FIRST(&attempts->list));
+}
+
+/* If there is no tunnel, and it is time to say so. */
+static void say_outage(struct attempts *attempts, int64_t now)
+{
+	struct outage *outage = attempts->config.outage;
+	char *line;
+
+	if (tracker_claimed(attempts->config.tracker))
+		return;
+	line = outage_say(outage, attempts->count == 0, now);
+	/* A fleet in which all are busy is a storm, and no trouble. */
+	if (line)
+		log_at(outage_is_busy(outage) ? LOG_INFO : LOG_WARN, "%s",
+			line);
+	free(line);
 }
 
 int64_t attempts_review(struct attempts *attempts, SSL_CTX *ctx, int64_t now)
@@ -194,6 +233,7 @@ int64_t attempts_review(struct attempts *attempts, SSL_CTX *ctx, int64_t now)
 		}
 		attempt_start(attempts, &candidate, ctx);
 	}
+	say_outage(attempts, now);
 	return due;
 }
 

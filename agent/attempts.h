@@ -6,17 +6,17 @@
  * and ends as a connection (given to whoever owns the tunnels), or as a failure
  * (counted against its candidate), or is dropped because it is needed no more.
  *
- * Several may be under way (ATTEMPTS_MAX); each ends by itself within
+ * Several may be under way (TRACKER_ATTEMPTS_MAX); each ends by itself within
  * CONNECT_WHOLE_MS, so no proxy that hangs can hold up another.
  */
 
 #include "agent/candidates.h"
 #include "agent/connect.h"
+#include "agent/outage.h"
 #include "shared/metrics.h"
 
-#define ATTEMPTS_MAX 4
-/* Without any tunnel, a further way is tried after so long. */
-#define ATTEMPTS_HEDGE_MS 2000
+/* What is added by chance to the time at which a busy proxy wants us back. */
+#define ATTEMPTS_JITTER_MS 1000
 
 struct attempts_config {
 	struct loop *loop;
@@ -25,6 +25,8 @@ struct attempts_config {
 	struct candidates *candidates;
 	struct metrics *metrics;
 	const char *cluster;
+	const struct https_proxy *https_proxy; /* NULL: none */
+	struct outage *outage;
 	/* A proxy that the tracker now holds as claimed; fd and SSL of result
 	 * are given. key: the candidate. */
 	void (*on_connected)(void *arg, const char *key,

@@ -7,9 +7,13 @@
  * certificate does: issued by the host CA, for the server name of this cluster,
  * role Proxy.
  *
- *   DIALING --TCP--> SHAKING --certificate of a proxy we want--> told
- *      ^                 |
+ *   DIALING --TCP--> (ASKING, an HTTP proxy) --> SHAKING --certificate of a
+ * proxy we want--> told ^                 |
  *      +--- not wanted, not a proxy, no TLS: the next address
+ *
+ * A proxy that is too busy says so in plain HTTP before any byte of TLS, with a
+ * time to come back. The next address is tried first; the time is told when
+ * none gave a connection.
  *
  * Every step has a deadline, and the whole has CONNECT_WHOLE_MS.
  */
@@ -17,6 +21,7 @@
 #include <openssl/ssl.h>
 
 #include "agent/resolve.h"
+#include "shared/https_proxy.h"
 #include "shared/identity.h"
 
 #define CONNECT_TRY_MS 5000
@@ -29,6 +34,8 @@ enum connect_failure {
 	CONNECT_TLS,	     /* no TLS, our or its certificate refused */
 	CONNECT_STRANGER,    /* a certificate, but not of a proxy of ours */
 	CONNECT_UNWANTED,    /* a proxy we have a tunnel to */
+	CONNECT_BUSY,	     /* it named a time to come back */
+	CONNECT_HTTP_PROXY,  /* the HTTP proxy on the way refused */
 	CONNECT_FAILURES,
 };
 
@@ -36,6 +43,8 @@ struct connect_request {
 	const char *const *addrs; /* copied */
 	unsigned addr_count;
 	uint16_t default_port;
+	/* NULL: no HTTP proxy; borrowed until the end */
+	const struct https_proxy *https_proxy;
 	SSL_CTX *ctx;	     /* borrowed for the call */
 	const char *alpn;    /* static */
 	const char *cluster; /* borrowed until the end */
@@ -49,10 +58,11 @@ struct connect_result {
 	int fd;
 	SSL *ssl;
 	struct host_identity proxy;
-	char addr[SOCK_ADDR_MAX];
+	char addr[640]; /* the way to it, for messages */
 	/* failure */
 	enum connect_failure failure;
-	char why[512];
+	uint32_t retry_after_ms; /* CONNECT_BUSY */
+	char why[1100];
 };
 
 struct connect;

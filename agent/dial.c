@@ -200,6 +200,11 @@ void dial_next(struct dial *dial)
 	loop_defer(dial->loop, &dial->step);
 }
 
+unsigned dial_index(const struct dial *dial)
+{
+	return dial->next_addr ? dial->next_addr - 1 : 0;
+}
+
 void dial_free(struct dial *dial)
 {
 	if (!dial)

@@ -27,5 +27,7 @@ struct dial *dial_new(struct loop *loop, struct resolver *resolver,
 	const char *const *addrs, unsigned addr_count, uint16_t default_port,
 	uint32_t try_ms, uint32_t first, dial_fn *fn, void *arg);
 void dial_next(struct dial *dial);
+/* In dial_fn: which of addrs it was, the last one at the end. */
+unsigned dial_index(const struct dial *dial);
 /* Also inside dial_fn; NULL is fine. */
 void dial_free(struct dial *dial);

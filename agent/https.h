@@ -24,7 +24,7 @@ struct https_result {
 	int status; /* 0: no answer, why says why not */
 	const char *body;
 	size_t len;
-	char why[640];
+	char why[1100];
 	enum connect_failure failure; /* when there was no connection */
 	bool connected;
 	struct host_identity proxy; /* who answered */

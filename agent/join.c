@@ -156,7 +156,8 @@ static void on_answer(void *arg, const struct https_result *result)
 				  "shows, and cluster_name",
 				result->why));
 	else
-		finish(join, JOIN_FAILED, xstrdup(result->why));
+		finish(join, result->connected ? JOIN_FAILED : JOIN_UNREACHED,
+			xstrdup(result->why));
 }
 
 /* Gives the token (to wipe()), or NULL with errno. */

@@ -13,9 +13,10 @@
 #include "agent/https.h"
 
 enum join_outcome {
-	JOIN_DONE,    /* written: load it */
-	JOIN_FAILED,  /* try again later */
-	JOIN_REFUSED, /* no use without somebody's help, but try again */
+	JOIN_DONE,	/* written: load it */
+	JOIN_FAILED,	/* try again later */
+	JOIN_UNREACHED, /* the same: there was no connection */
+	JOIN_REFUSED,	/* no use without somebody's help, but try again */
 };
 
 struct join_request {

@@ -19,6 +19,7 @@
 #include "shared/daemon.h"
 #include "shared/diag.h"
 #include "shared/log.h"
+#include "shared/reload.h"
 
 /* What streams have to end by themselves when the agent is told to stop. */
 #define STOP_LINGER_MS 5000
@@ -33,6 +34,7 @@ struct process {
 	struct metrics metrics;
 	struct timer *trim;
 	int64_t joined_at_trim;
+	struct conf *conf;
 	const char *config_path;
 	bool stopping;
 };
@@ -54,7 +56,7 @@ static void on_stop_signal(int signal, void *arg)
 	}
 	process->stopping = true;
 	log_info("stopping: signal=%d", signal);
-	daemon_notify("STOPPING=1");
+	daemon_stopping(STOP_LINGER_MS);
 	agent_stop(process->agent, STOP_LINGER_MS, on_stopped, process);
 }
 
@@ -75,29 +77,44 @@ static void read_identity(struct process *process, const struct conf *conf)
 	tls_identity_unref(identity);
 }
 
-/* Certificate, labels and services; everything else needs a restart. */
-static void on_reload_signal(int signal, void *arg)
+static void apply(void *arg, const struct conf_changes *changes)
 {
 	struct process *process = arg;
-	char *error = NULL;
-	struct conf *conf = conf_load(process->config_path, &error);
-	const char **addrs;
+	const struct conf *conf = process->conf;
+	const char **addrs = setup_addrs(&conf->agent);
 
-	if (!conf) {
-		log_error("configuration stays as it was: %s", error);
-		free(error);
-		return;
-	}
-	addrs = setup_addrs(&conf->agent);
+	agent_set_limits(process->agent,
+		&(struct agent_limits){
+			.reconnect_max_ms = conf->agent.reconnect_max_interval,
+			.surplus_timeout_ms = conf->agent.surplus_timeout,
+			.token_file = conf->join.token_file,
+			.ca_pin = conf->join.ca_pin,
+		});
 	if (agent_announce(process->agent, setup_registration(&conf->agent, ""),
 		    addrs))
 		log_info("announced anew: services=%u labels=%u",
 			conf->agent.services_count, conf->agent.labels_count);
-	else
-		log_info("read again: nothing new to announce");
 	free(addrs);
 	read_identity(process, conf);
-	conf_free(conf);
+}
+
+static void on_reload_signal(int signal, void *arg)
+{
+	struct process *process = arg;
+
+	if (process->stopping)
+		return;
+	reload(&(struct reload){
+		.conf = process->conf,
+		.name = process->config_path,
+		.daemon = CONF_AGENT,
+		.ready = true,
+		.apply = apply,
+		.arg = process,
+	});
+	malloc_trim(0);
+	/* Whoever sends it may know that a proxy is back. */
+	agent_reconnect(process->agent);
 }
 
 static void on_trim(void *arg)
@@ -120,7 +137,7 @@ static char *missing(void *arg)
 	return agent_missing(process->agent);
 }
 
-static const struct diag_ops diag_ops = {.missing = missing};
+static const struct diag_ops diag_ops = {.missing = missing, .lag = SERIES_LAG};
 
 int main(int argc, char **argv)
 {
@@ -135,6 +152,7 @@ int main(int argc, char **argv)
 		"Keeps reverse tunnels up and serves them.", false, &options);
 	if (!conf->agent.enabled)
 		die("agent_service is not enabled in %s", options.config_path);
+	process.conf = conf;
 	process.config_path = options.config_path;
 	daemon_raise_fd_limit();
 	process.loop = loop_new();
@@ -153,17 +171,17 @@ int main(int argc, char **argv)
 	loop_on_signal(process.loop, SIGHUP, on_reload_signal, &process);
 	log_info("started: name=%s services=%u", conf->agent.name,
 		conf->agent.services_count);
-	conf_free(conf);
 	process.trim = timer_new(process.loop, on_trim, &process);
 	timer_set(process.trim, TRIM_FIRST_MS);
 	malloc_trim(0);
 	daemon_notify("READY=1");
-	loop_run(process.loop);
+	daemon_run(process.loop);
 
 	timer_free(process.trim);
 	diag_free(diag);
 	agent_free(process.agent);
 	metrics_deinit(&process.metrics);
+	conf_free(conf);
 	log_info("stopped");
 	return 0;
 }

@@ -18,6 +18,7 @@
 #include "agent/attempts.h"
 #include "agent/find.h"
 #include "agent/series.h"
+#include "agent/tracker.h"
 #include "agent/uplink.h"
 #include "shared/alloc.h"
 #include "shared/distrust.h"
@@ -43,8 +44,8 @@ struct pool {
 	LIST_HEAD(, member) members;
 
 	struct loop_task review;
-	struct timer *timer;   /* the next review */
-	int64_t surplus_since; /* 0: no tunnel is surplus */
+	struct timer *timer; /* the next review */
+	struct strategy_waits waits;
 
 	/* asking for the fleet while there is no tunnel to hear of it */
 	struct find *find;
@@ -77,12 +78,31 @@ unsigned pool_ready(const struct pool *pool)
 	return count;
 }
 
+/* No attempt before some moment within ms: others have cause for one, too. An
+ * agent without a tunnel is not held up by news. */
+static void spread_out(struct pool *pool, uint32_t ms)
+{
+	int64_t from = loop_now(pool->config.loop) + attempts_random() % ms;
+
+	if (tracker_claimed(pool->tracker) && pool->attempts_from < from)
+		pool->attempts_from = from;
+}
+
 /* What was heard of the fleet, on a tunnel or by find. */
 static void learn(struct pool *pool, const struct discovery *discovery)
 {
 	struct tunnel_settings *tunnel = &pool->config.tunnel;
+	struct fleet *fleet = fleet_new(discovery);
+	bool news = tracker_mention(
+		pool->tracker, fleet, loop_now(pool->config.loop));
 
-	tracker_mention(pool->tracker, discovery, loop_now(pool->config.loop));
+	fleet_unref(fleet);
+	if (!news) { /* and so is all else that it says */
+		log_debug("an older list of proxies: revision=%llu",
+			(unsigned long long)discovery->revision);
+		return;
+	}
+	spread_out(pool, POOL_NEWS_MS);
 	if (discovery->keep_alive_interval_ms &&
 		discovery->keep_alive_count_max &&
 		(tunnel->ping_interval_ms !=
@@ -105,12 +125,36 @@ static void on_discovery(
 	learn(member->pool, discovery);
 }
 
-static void on_settled(void *arg, struct uplink *uplink)
+static void on_published(void *arg, struct uplink *uplink)
 {
 	struct member *member = arg;
 
-	candidates_settled(member->pool->candidates, member->key);
-	candidates_settled(member->pool->candidates, uplink_proxy_id(uplink));
+	log_debug("tunnel published: proxy=%s", uplink_proxy_id(uplink));
+	review_soon(member->pool);
+}
+
+static bool on_move(void *arg, struct uplink *uplink, const char *to)
+{
+	struct member *member = arg;
+	struct pool *pool = member->pool;
+
+	if (!tracker_leave(pool->tracker, uplink_proxy_id(uplink), to,
+		    loop_now(pool->config.loop)))
+		return false;
+	log_info("asked to move: from=%s to=%s", uplink_proxy_id(uplink), to);
+	metric_add(pool->config.metrics, SERIES_MOVES, 1);
+	review_soon(pool);
+	return true;
+}
+
+static void on_settled(void *arg, struct uplink *uplink)
+{
+	struct member *member = arg;
+	struct pool *pool = member->pool;
+
+	candidates_settled(pool->candidates, member->key);
+	candidates_settled(pool->candidates,
+		candidates_key_of(pool->tracker, uplink_proxy_id(uplink)));
 }
 
 static void stop_if_empty(struct pool *pool)
@@ -129,14 +173,16 @@ static void lose(struct member *member)
 {
 	struct pool *pool = member->pool;
 	const char *id = uplink_proxy_id(member->uplink);
+	const char *key = candidates_key_of(pool->tracker, id);
 	int64_t now = loop_now(pool->config.loop);
 
 	tracker_release(pool->tracker, id);
 	pool->attempts_from = now + attempts_random() % POOL_LOST_MS;
 	candidates_failed(
 		pool->candidates, member->key, now, attempts_random());
-	if (strcmp(id, member->key) != 0)
-		candidates_failed(pool->candidates, id, now, attempts_random());
+	if (strcmp(key, member->key) != 0)
+		candidates_failed(
+			pool->candidates, key, now, attempts_random());
 }
 
 static void on_uplink_end(void *arg, struct uplink *uplink, const char *reason)
@@ -153,6 +199,8 @@ static void on_uplink_end(void *arg, struct uplink *uplink, const char *reason)
 		uplink_proxy_id(uplink));
 	if (!closing)
 		lose(member);
+	if (!pool_ready(pool))
+		outage_begin(pool->config.outage, loop_now(pool->config.loop));
 	loop_free_later(pool->config.loop, free, member);
 	stop_if_empty(pool);
 	review_soon(pool);
@@ -161,6 +209,8 @@ static void on_uplink_end(void *arg, struct uplink *uplink, const char *reason)
 static const struct uplink_ops uplink_ops = {
 	.on_settled = on_settled,
 	.on_discovery = on_discovery,
+	.on_published = on_published,
+	.on_move = on_move,
 	.on_end = on_uplink_end,
 };
 
@@ -195,54 +245,72 @@ static void close_member(
 	uplink_close(member->uplink, linger_ms, why);
 }
 
-/* Marks what is too much; gives the members in the order of the marks. */
-static size_t mark_surplus(struct pool *pool, struct strategy_tunnel *marks,
-	struct member **members, size_t max, size_t *count_out)
+/* The ready tunnels as they are to be judged, and whose they are. */
+struct judgement {
+	struct strategy_tunnel *tunnels;
+	struct member **members;
+	size_t count;
+};
+
+static void judge_one(
+	struct judgement *judgement, struct member *member, int64_t now)
 {
-	struct member *member;
-	size_t count = 0;
+	struct tracker *tracker = member->pool->tracker;
+	struct strategy_tunnel *tunnel = &judgement->tunnels[judgement->count];
+	const struct fleet_proxy *proxy;
 
-	LIST_FOREACH (member, &pool->members, entry) {
-		const char *id = uplink_proxy_id(member->uplink);
-
-		if (!uplink_is_ready(member->uplink) || count == max)
-			continue;
-		members[count] = member;
-		marks[count].proxy_id = id;
-		marks[count].desired = tracker_is_desired(pool->tracker, id);
-		count++;
-	}
-	*count_out = count;
-	return strategy_mark_surplus(
-		&pool->strategy, pool->config.agent_id, marks, count);
+	tunnel->proxy_id = uplink_proxy_id(member->uplink);
+	proxy = fleet_find(tracker_fleet(tracker), tunnel->proxy_id);
+	tunnel->place.region = proxy ? proxy->region : "";
+	tunnel->place.zone = proxy ? proxy->zone : "";
+	tunnel->desired = !tracker_is_needless(tracker, tunnel->proxy_id, now);
+	tunnel->published = uplink_is_published(member->uplink);
+	judgement->members[judgement->count++] = member;
 }
 
-/* Closes tunnels that have been too many for a while; returns when to look
- * again. */
-static int64_t close_surplus(struct pool *pool, int64_t now)
+static void judge(struct pool *pool, struct judgement *out, int64_t now)
 {
-	size_t max = tracker_claimed(pool->tracker), count;
-	struct strategy_tunnel *marks = xcalloc(max + 1, sizeof(*marks));
-	struct member **members = xcalloc(max + 1, sizeof(*members));
-	size_t surplus = mark_surplus(pool, marks, members, max, &count);
-	int64_t due = INT64_MAX;
+	size_t max = tracker_claimed(pool->tracker);
+	struct member *member;
 
-	if (!surplus)
-		pool->surplus_since = 0;
-	else if (!pool->surplus_since)
-		pool->surplus_since = now;
-	if (surplus)
-		due = pool->surplus_since + POOL_SURPLUS_MS;
-	if (surplus && now >= due) {
-		for (size_t i = 0; i < count; i++)
-			if (marks[i].surplus)
-				close_member(members[i], POOL_LINGER_MS,
-					"surplus under the strategy");
-		pool->surplus_since = 0;
-		due = INT64_MAX;
-	}
-	free(members);
-	free(marks);
+	out->count = 0;
+	out->tunnels = xcalloc(max + 1, sizeof(*out->tunnels));
+	out->members = xcalloc(max + 1, sizeof(struct member *));
+	LIST_FOREACH (member, &pool->members, entry)
+		if (uplink_is_ready(member->uplink) && out->count < max)
+			judge_one(out, member, now);
+	strategy_judge(pool->strategy.count, tracker_target(pool->tracker),
+		&pool->config.place, pool->config.agent_id, out->tunnels,
+		out->count);
+}
+
+/* Streams of a tunnel that is left run as long as its proxy does. */
+static void carry_out(struct member *member, enum strategy_verdict verdict)
+{
+	if (verdict == STRATEGY_SURPLUS)
+		close_member(member, member->pool->config.surplus_timeout_ms,
+			"surplus under the strategy");
+	else
+		close_member(member, UINT32_MAX, "others take its place");
+}
+
+/* Closes tunnels that have been needless for a while; returns when to look
+ * again. */
+static int64_t close_needless(struct pool *pool, int64_t now)
+{
+	struct judgement judgement;
+	bool ripe[STRATEGY_SURPLUS + 1];
+	int64_t due;
+
+	judge(pool, &judgement, now);
+	due = strategy_ripen(
+		&pool->waits, judgement.tunnels, judgement.count, now, ripe);
+	for (size_t i = 0; i < judgement.count; i++)
+		if (ripe[judgement.tunnels[i].verdict])
+			carry_out(judgement.members[i],
+				judgement.tunnels[i].verdict);
+	free(judgement.members);
+	free(judgement.tunnels);
 	return due;
 }
 
@@ -272,6 +340,7 @@ static void ask_for_fleet(struct pool *pool, int64_t now)
 		.default_port = 3080,
 		.ctx = pool->ctx,
 		.cluster = pool->config.cluster,
+		.https_proxy = pool->config.https_proxy,
 		.random = attempts_random(),
 	};
 
@@ -288,17 +357,19 @@ static void ask_for_fleet(struct pool *pool, int64_t now)
 
 static void follow_strategy(struct pool *pool)
 {
-	size_t count;
-	const struct tracker_proxy *proxies =
-		tracker_proxies(pool->tracker, &count);
-	struct strategy strategy = strategy_in_force(proxies, count);
+	const struct fleet *fleet = tracker_fleet(pool->tracker);
+	size_t count = fleet ? fleet->count : 0;
+	struct strategy strategy;
 
 	metric_set(pool->config.metrics, SERIES_PROXIES, count);
-	if (!count || (strategy.type == pool->strategy.type &&
-			      strategy.count == pool->strategy.count))
+	if (!count)
+		return;
+	strategy = fleet->strategy;
+	if (strategy.type == pool->strategy.type &&
+		strategy.count == pool->strategy.count)
 		return;
 	pool->strategy = strategy;
-	pool->surplus_since = 0;
+	pool->waits.since[STRATEGY_SURPLUS] = 0;
 	tracker_set_count(pool->tracker, strategy.count);
 	if (strategy.type == DISCOVERY_PROXY_PEERING)
 		log_info("strategy: proxy_peering agent_connection_count=%u "
@@ -319,7 +390,7 @@ static void on_review(struct loop_task *task)
 		return;
 	next = tracker_expire(pool->tracker, now);
 	follow_strategy(pool);
-	due = close_surplus(pool, now);
+	due = close_needless(pool, now);
 	if (due < next)
 		next = due;
 	ask_for_fleet(pool, now);
@@ -352,10 +423,11 @@ struct pool *pool_new(const struct pool_config *config)
 		.cluster = config->cluster,
 		.registration = config->registration,
 		.metrics = config->metrics,
+		.outage = config->outage,
 	};
 	pool->tracker = tracker_new();
-	pool->candidates =
-		candidates_new(config->servers, config->server_count);
+	pool->candidates = candidates_new(config->servers, config->server_count,
+		&config->place, config->reconnect_max_ms);
 	pool->attempts = attempts_new(&(struct attempts_config){
 		.loop = config->loop,
 		.resolver = config->resolver,
@@ -363,6 +435,8 @@ struct pool *pool_new(const struct pool_config *config)
 		.candidates = pool->candidates,
 		.metrics = config->metrics,
 		.cluster = config->cluster,
+		.https_proxy = config->https_proxy,
+		.outage = config->outage,
 		.on_connected = on_connected,
 		.on_change = on_change,
 		.arg = pool,
@@ -398,6 +472,24 @@ static void stop_asking(struct pool *pool)
 	attempts_drop_all(pool->attempts);
 	find_free(pool->find);
 	pool->find = NULL;
+}
+
+void pool_reconnect(struct pool *pool)
+{
+	stop_asking(pool);
+	resolver_forget(pool->config.resolver);
+	candidates_reset(pool->candidates);
+	pool->find_not_before = 0;
+	pool->attempts_from = 0;
+	review_soon(pool);
+}
+
+void pool_set_limits(struct pool *pool, uint32_t reconnect_max_ms,
+	uint32_t surplus_timeout_ms)
+{
+	pool->config.reconnect_max_ms = reconnect_max_ms;
+	pool->config.surplus_timeout_ms = surplus_timeout_ms;
+	candidates_set_max(pool->candidates, reconnect_max_ms);
 }
 
 void pool_stop(

@@ -37,6 +37,7 @@ struct job {
 	struct resolver *resolver; /* NULL: it has gone */
 	TAILQ_HEAD(, lookup) lookups;
 	char host[256];
+	bool old; /* nobody joins it any more */
 	struct addrinfo *found;
 	int error;
 };
@@ -229,9 +230,17 @@ static struct job *find_job(struct resolver *resolver, const char *host)
 	struct job *job;
 
 	TAILQ_FOREACH (job, &resolver->jobs, entry)
-		if (strcmp(job->host, host) == 0)
+		if (!job->old && strcmp(job->host, host) == 0)
 			return job;
 	return NULL;
+}
+
+void resolver_forget(struct resolver *resolver)
+{
+	struct job *job;
+
+	TAILQ_FOREACH (job, &resolver->jobs, entry)
+		job->old = true;
 }
 
 static void on_refused(struct loop_task *task)

@@ -24,6 +24,10 @@ struct resolver *resolver_new(struct loop *loop);
 /* Lookups under way are dropped without a call. */
 void resolver_free(struct resolver *resolver);
 
+/* What is asked from now on is looked up anew, and does not share what is under
+ * way. */
+void resolver_forget(struct resolver *resolver);
+
 struct lookup;
 /* addrs with the port asked for; none: error says why. In a later turn, last
  * call. */

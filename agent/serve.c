@@ -141,8 +141,8 @@ static void conn_refuse(struct serve_conn *conn, const char *why)
 		conn->service, why);
 	stop_dialing(conn);
 	metric_add(conn->serve->metrics, SERIES_STREAMS_FAILED, 1);
-	log_warn("%s source=%s user=%s conn=%s", reason, conn->source,
-		conn->user, conn->connection_id);
+	log_limited(LOG_WARN, "%s source=%s user=%s conn=%s", reason,
+		conn->source, conn->user, conn->connection_id);
 	tunnel_stream_refuse(conn->stream, 502, reason);
 }
 
@@ -211,8 +211,8 @@ void serve_connect(struct serve *serve, struct tunnel_stream *stream,
 
 	if (!service) {
 		metric_add(serve->metrics, SERIES_STREAMS_UNKNOWN, 1);
-		log_warn("connection refused: %s target=%s", reason,
-			request->authority);
+		log_limited(LOG_WARN, "connection refused: %s target=%s",
+			reason, request->authority);
 		tunnel_stream_refuse(stream, 404, reason);
 		return;
 	}

@@ -10,6 +10,8 @@
 #include <string.h>
 
 #include "shared/alloc.h"
+#include "shared/https_proxy.h"
+#include "shared/log.h"
 #include "shared/sock.h"
 
 /* Until a proxy has said what the cluster wants. */
@@ -108,6 +110,39 @@ static struct agent *new_agent(const struct conf *conf,
 	return agent;
 }
 
+/* The first that is set and not empty; NULL: none. */
+static const char *environment(const char *upper, const char *lower)
+{
+	const char *value = getenv(upper);
+
+	if (!value || !*value)
+		value = getenv(lower);
+	return value && *value ? value : NULL;
+}
+
+/* The HTTP proxy to go through, as long as the process lives; NULL: none. */
+static int make_https_proxy(const struct conf_agent *conf,
+	const struct https_proxy **proxy_out, char **error_out)
+{
+	const char *url = *conf->https_proxy
+				  ? conf->https_proxy
+				  : environment("HTTPS_PROXY", "https_proxy");
+	const char *what = url ? https_proxy_check(url) : NULL;
+
+	*proxy_out = NULL;
+	if (what) {
+		*error_out =
+			xasprintf("HTTPS_PROXY in the environment: %s", what);
+		return -1;
+	}
+	if (!url)
+		return 0;
+	*proxy_out = https_proxy_new(url, environment("NO_PROXY", "no_proxy"));
+	log_info("proxies are reached through the HTTP proxy %s",
+		https_proxy_addr(*proxy_out));
+	return 0;
+}
+
 struct agent *setup_agent(const struct conf *conf, struct loop *loop,
 	struct metrics *metrics, char **error_out)
 {
@@ -115,10 +150,13 @@ struct agent *setup_agent(const struct conf *conf, struct loop *loop,
 		.loop = loop,
 		.tunnel = {conf->agent.max_streams, PING_INTERVAL_MS,
 			PING_COUNT_MAX, STREAM_BUFFER_MAX, BUFFER_MAX},
+		.place = {conf->agent.region, conf->agent.zone},
+		.surplus_timeout_ms = conf->agent.surplus_timeout,
 		.metrics = metrics,
 		.cluster = conf->cluster_name,
 		.servers = (const char *const *)conf->agent.proxy_server,
 		.server_count = conf->agent.proxy_server_count,
+		.reconnect_max_ms = conf->agent.reconnect_max_interval,
 		.token_file = conf->join.token_file,
 		.ca_pin = conf->join.ca_pin,
 	};
@@ -132,6 +170,8 @@ struct agent *setup_agent(const struct conf *conf, struct loop *loop,
 			conf->data_dir, strerror(-ret));
 		return NULL;
 	}
+	if (make_https_proxy(&conf->agent, &config.https_proxy, error_out) < 0)
+		return NULL;
 	if (setup_own_identity(conf, &config.identity, error_out) < 0)
 		return NULL;
 	agent = new_agent(conf, &config, uuid, error_out);

@@ -2,40 +2,70 @@
 #pragma once
 
 /*
- * The tunnel strategy in force, out of what the live proxies say they run
- * with, and which tunnels are too many under it. Pure.
+ * Which tunnels are to be given up, and which proxies come before others. Pure.
  *
- * A fleet changes its strategy one restarted proxy after another. As long as
- * one proxy runs agent_mesh it reaches no agent without a tunnel of its own, so
- * one such voice opens a tunnel to every proxy, and only a proxy_peering from
- * all of them lets a tunnel be closed.
+ * Make before break: nothing is given up before as many tunnels to desired
+ * proxies as there should be are published, that is, known to every proxy as
+ * the way to this agent.
  */
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-#include "agent/tracker.h"
+#include "agent/fleet.h"
 
-struct strategy {
-	enum discovery_strategy type;
-	uint32_t count; /* 0: a tunnel to every proxy */
-};
-
-/* No proxy known: agent_mesh. With different counts, the largest. */
-struct strategy strategy_in_force(
-	const struct tracker_proxy *proxies, size_t count);
-
-struct strategy_tunnel {
-	const char *proxy_id;
-	bool desired;
-	bool surplus; /* set by strategy_mark_surplus() */
+/* Where somebody is; empty: unknown, and as near as any. */
+struct place {
+	const char *region;
+	const char *zone;
 };
 
 /*
- * Marks the ready tunnels that may go; returns how many. What stays: desired
- * ones first, and among these by a hash of agent and proxy, so that the tunnels
- * of many agents stay spread over the proxies.
+ * How good a proxy there is for a further tunnel; the smaller the better: one
+ * of the own region, then a zone with fewer of our tunnels (so that several
+ * spread), then the own zone.
  */
-size_t strategy_mark_surplus(const struct strategy *strategy,
-	const char *agent_id, struct strategy_tunnel *tunnels, size_t count);
+uint32_t strategy_distance(const struct place *own, const struct place *proxy,
+	size_t tunnels_in_zone);
+
+enum strategy_verdict {
+	STRATEGY_STAY,
+	STRATEGY_LEAVE,	  /* its proxy is not desired */
+	STRATEGY_SURPLUS, /* more than the count */
+};
+
+struct strategy_tunnel {
+	const char *proxy_id;
+	struct place place;
+	bool desired;	/* its proxy is, and has not asked us to leave */
+	bool published; /* its proxy has said so */
+	enum strategy_verdict verdict; /* set by strategy_judge() */
+};
+
+/* A verdict is carried out when it has held for so long: a fleet in the middle
+ * of a restart changes its mind, and news of a published tunnel spreads. */
+#define STRATEGY_LEAVE_MS 1000
+#define STRATEGY_SURPLUS_MS 5000
+
+/* Since when a tunnel has had each verdict; zeroed: none has. */
+struct strategy_waits {
+	int64_t since[STRATEGY_SURPLUS + 1];
+};
+
+/* After strategy_judge(): which verdicts are to be carried out now; returns
+ * when to look again, INT64_MAX: when something changed. */
+int64_t strategy_ripen(struct strategy_waits *waits,
+	const struct strategy_tunnel *tunnels, size_t tunnel_count, int64_t now,
+	bool ripe_out[STRATEGY_SURPLUS + 1]);
+
+/*
+ * Judges the ready tunnels; returns how many may go. count: how many there
+ * should be, 0: to every proxy; target: how many there can be
+ * (tracker_target()). What stays of several is spread over zones, near, and
+ * then chosen by a hash of agent and proxy, so that the tunnels of many agents
+ * stay spread over the proxies.
+ */
+size_t strategy_judge(uint32_t count, size_t target, const struct place *own,
+	const char *agent_id, struct strategy_tunnel *tunnels,
+	size_t tunnel_count);

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Leases, claims and known proxies, in plain arrays: an agent knows few.
+ * Leases and claims, in a plain array: an agent has few tunnels. The list of
+ * proxies is shared with whoever else has it.
  *
  * What one gets wrong: a claim on a proxy that is not desired (of an older
- * generation, draining, or expired) stays, but counts for nothing; that is how
- * an agent gets its tunnels to the new proxies before it loses the old ones.
+ * generation, draining, left, or gone) stays, but counts for nothing; that is
+ * how an agent gets its tunnels to the new proxies before it loses the old
+ * ones.
  */
 #include "agent/tracker.h"
 
@@ -14,22 +16,21 @@
 
 #include "shared/alloc.h"
 
-#define TUNNEL_PORT 3024
-#define PUBLIC_PORT 3080
-
 struct claim {
 	char id[37];
-	bool known; /* was tracked at some time since the claim */
+	bool known; /* was in a list at some time since the claim */
 	int64_t since;
+	int64_t leave_until; /* 0: not asked to leave */
 };
 
 struct tracker {
-	struct tracker_proxy *proxies;
-	size_t proxy_count;
+	struct fleet *fleet; /* NULL: nothing known */
+	int64_t fleet_until;
 	struct claim *claims;
 	size_t claim_count;
 	size_t leases;
 	uint32_t count;
+	char wanted_first[37]; /* empty: no wish */
 };
 
 struct tracker *tracker_new(void)
@@ -37,21 +38,11 @@ struct tracker *tracker_new(void)
 	return xcalloc(1, sizeof(struct tracker));
 }
 
-static void proxy_clear(struct tracker_proxy *proxy)
-{
-	for (unsigned i = 0; i < proxy->addr_count; i++)
-		free(proxy->addrs[i]);
-	free(proxy->addrs);
-	free(proxy->group);
-}
-
 void tracker_free(struct tracker *tracker)
 {
 	if (!tracker)
 		return;
-	for (size_t i = 0; i < tracker->proxy_count; i++)
-		proxy_clear(&tracker->proxies[i]);
-	free(tracker->proxies);
+	fleet_unref(tracker->fleet);
 	free(tracker->claims);
 	free(tracker);
 }
@@ -59,14 +50,6 @@ void tracker_free(struct tracker *tracker)
 void tracker_set_count(struct tracker *tracker, uint32_t count)
 {
 	tracker->count = count;
-}
-
-static struct tracker_proxy *find(const struct tracker *tracker, const char *id)
-{
-	for (size_t i = 0; i < tracker->proxy_count; i++)
-		if (strcmp(tracker->proxies[i].id, id) == 0)
-			return &tracker->proxies[i];
-	return NULL;
 }
 
 static struct claim *find_claim(const struct tracker *tracker, const char *id)
@@ -77,111 +60,90 @@ static struct claim *find_claim(const struct tracker *tracker, const char *id)
 	return NULL;
 }
 
-static bool is_newest(
-	const struct tracker *tracker, const struct tracker_proxy *proxy)
-{
-	for (size_t i = 0; i < tracker->proxy_count; i++) {
-		const struct tracker_proxy *other = &tracker->proxies[i];
+/* ---- what is known ---- */
 
-		if (other->generation > proxy->generation &&
-			strcmp(other->group, proxy->group) == 0)
-			return false;
-	}
+bool tracker_mention(struct tracker *tracker, struct fleet *fleet, int64_t now)
+{
+	if (!fleet_is_news(tracker->fleet, fleet))
+		return false;
+	fleet_ref(fleet);
+	fleet_unref(tracker->fleet);
+	tracker->fleet = fleet;
+	tracker->fleet_until = now + TRACKER_EXPIRY_MS;
+	for (size_t i = 0; i < tracker->claim_count; i++)
+		if (fleet_find(fleet, tracker->claims[i].id))
+			tracker->claims[i].known = true;
 	return true;
 }
 
-static void choose_desired(struct tracker *tracker)
+/* The wish ends with the last claim that is being left. */
+static int64_t expire_leaving(struct tracker *tracker, int64_t now)
 {
-	for (size_t i = 0; i < tracker->proxy_count; i++) {
-		struct tracker_proxy *proxy = &tracker->proxies[i];
+	int64_t next = INT64_MAX;
 
-		proxy->desired = !proxy->draining && is_newest(tracker, proxy);
+	for (size_t i = 0; i < tracker->claim_count; i++) {
+		struct claim *claim = &tracker->claims[i];
+
+		if (claim->leave_until <= now)
+			claim->leave_until = 0;
+		else if (claim->leave_until < next)
+			next = claim->leave_until;
 	}
-}
-
-static void set_addrs(
-	struct tracker_proxy *proxy, const struct discovery_proxy *from)
-{
-	bool own = from->tunnel_addr_count > 0;
-	const char(*addrs)[300] = own ? from->tunnel_addr : from->public_addr;
-
-	proxy->default_port = own ? TUNNEL_PORT : PUBLIC_PORT;
-	proxy->addr_count =
-		own ? from->tunnel_addr_count : from->public_addr_count;
-	proxy->addrs = xcalloc(proxy->addr_count + 1, sizeof(char *));
-	for (unsigned i = 0; i < proxy->addr_count; i++)
-		proxy->addrs[i] = xstrdup(addrs[i]);
-}
-
-static void mention_one(struct tracker *tracker,
-	const struct discovery_proxy *from, int64_t now)
-{
-	struct tracker_proxy *proxy = find(tracker, from->id);
-	struct claim *claim = find_claim(tracker, from->id);
-
-	if (proxy) {
-		proxy_clear(proxy);
-	} else {
-		if (tracker->proxy_count == TRACKER_PROXIES_MAX)
-			return;
-		tracker->proxies = xrealloc(tracker->proxies,
-			(tracker->proxy_count + 1) * sizeof(*proxy));
-		proxy = &tracker->proxies[tracker->proxy_count++];
-	}
-	*proxy = (struct tracker_proxy){
-		.draining = from->draining,
-		.strategy = from->strategy,
-		.agent_connection_count = from->agent_connection_count,
-		.group = xstrdup(from->group),
-		.generation = from->generation,
-		.expires_at = now + TRACKER_EXPIRY_MS,
-	};
-	strcpy(proxy->id, from->id);
-	set_addrs(proxy, from);
-	if (claim)
-		claim->known = true;
-}
-
-void tracker_mention(
-	struct tracker *tracker, const struct discovery *discovery, int64_t now)
-{
-	for (size_t i = 0; i < discovery->proxy_count; i++)
-		mention_one(tracker, &discovery->proxies[i], now);
-	choose_desired(tracker);
+	if (next == INT64_MAX)
+		tracker->wanted_first[0] = '\0';
+	return next;
 }
 
 int64_t tracker_expire(struct tracker *tracker, int64_t now)
 {
-	int64_t next = INT64_MAX;
-	size_t kept = 0;
+	int64_t next = expire_leaving(tracker, now);
 
-	for (size_t i = 0; i < tracker->proxy_count; i++) {
-		struct tracker_proxy *proxy = &tracker->proxies[i];
-
-		if (proxy->expires_at <= now) {
-			proxy_clear(proxy);
-			continue;
-		}
-		if (proxy->expires_at < next)
-			next = proxy->expires_at;
-		tracker->proxies[kept++] = *proxy;
+	if (!tracker->fleet)
+		return next;
+	if (tracker->fleet_until <= now) {
+		fleet_unref(tracker->fleet);
+		tracker->fleet = NULL;
+		return next;
 	}
-	if (kept != tracker->proxy_count) {
-		tracker->proxy_count = kept;
-		choose_desired(tracker);
-	}
-	return next;
+	return tracker->fleet_until < next ? tracker->fleet_until : next;
 }
 
-static size_t target(const struct tracker *tracker)
+struct fleet *tracker_fleet(const struct tracker *tracker)
 {
-	size_t desired = 0;
+	return tracker->fleet;
+}
 
-	for (size_t i = 0; i < tracker->proxy_count; i++)
-		desired += tracker->proxies[i].desired;
-	if (tracker->count && tracker->count < desired)
-		return tracker->count;
-	return desired;
+/* ---- how many ---- */
+
+static bool is_desired_claim(
+	const struct tracker *tracker, const struct claim *claim)
+{
+	const struct fleet_proxy *proxy = fleet_find(tracker->fleet, claim->id);
+
+	return proxy && proxy->desired && !claim->leave_until;
+}
+
+/* Desired proxies without those that are being left. */
+static size_t desired(const struct tracker *tracker)
+{
+	size_t count = tracker->fleet ? tracker->fleet->desired : 0;
+
+	for (size_t i = 0; i < tracker->claim_count; i++) {
+		const struct claim *claim = &tracker->claims[i];
+		const struct fleet_proxy *proxy =
+			fleet_find(tracker->fleet, claim->id);
+
+		count -= proxy && proxy->desired && claim->leave_until;
+	}
+	return count;
+}
+
+size_t tracker_target(const struct tracker *tracker)
+{
+	size_t count = desired(tracker);
+
+	return tracker->count && tracker->count < count ? tracker->count
+							: count;
 }
 
 static bool is_young(const struct claim *claim, int64_t now)
@@ -198,18 +160,21 @@ static size_t have(const struct tracker *tracker, int64_t now)
 		const struct claim *claim = &tracker->claims[i];
 
 		count += is_young(claim, now) ||
-			 tracker_is_desired(tracker, claim->id);
+			 is_desired_claim(tracker, claim);
 	}
 	return count;
 }
 
+/* ---- leases and claims ---- */
+
 bool tracker_lease(struct tracker *tracker, int64_t now)
 {
+	bool known = tracker->fleet && tracker->fleet->count;
 	size_t had = have(tracker, now);
 	bool begin = tracker->leases == 0 &&
-		     (!tracker->claim_count || (!tracker->proxy_count && !had));
+		     (!tracker->claim_count || (!known && !had));
 
-	if (!begin && target(tracker) <= had + tracker->leases)
+	if (!begin && tracker_target(tracker) <= had + tracker->leases)
 		return false;
 	tracker->leases++;
 	return true;
@@ -223,9 +188,28 @@ bool tracker_lease_extra(struct tracker *tracker)
 	return true;
 }
 
+bool tracker_may_begin(struct tracker *tracker, unsigned attempts,
+	int64_t newest, int64_t now, bool *hedge_out, int64_t *due_out)
+{
+	*hedge_out = false;
+	*due_out = INT64_MAX;
+	if (attempts >= TRACKER_ATTEMPTS_MAX)
+		return false;
+	if (tracker_lease(tracker, now))
+		return true;
+	if (tracker_claimed(tracker) || !attempts)
+		return false;
+	if (now < newest + TRACKER_HEDGE_MS) {
+		*due_out = newest + TRACKER_HEDGE_MS;
+		return false;
+	}
+	*hedge_out = true;
+	return tracker_lease_extra(tracker);
+}
+
 size_t tracker_excess(const struct tracker *tracker, int64_t now)
 {
-	size_t wanted = target(tracker), had = have(tracker, now);
+	size_t wanted = tracker_target(tracker), had = have(tracker, now);
 
 	if (!tracker->claim_count)
 		return 0;
@@ -250,7 +234,7 @@ bool tracker_claim(struct tracker *tracker, const char *id, int64_t now)
 		tracker->claims, (tracker->claim_count + 1) * sizeof(*claim));
 	claim = &tracker->claims[tracker->claim_count++];
 	*claim = (struct claim){
-		.known = find(tracker, id) != NULL, .since = now};
+		.known = fleet_find(tracker->fleet, id) != NULL, .since = now};
 	memcpy(claim->id, id, strnlen(id, sizeof(claim->id) - 1));
 	return true;
 }
@@ -263,16 +247,76 @@ void tracker_release(struct tracker *tracker, const char *id)
 		*claim = tracker->claims[--tracker->claim_count];
 }
 
+/* ---- leaving ---- */
+
+/* Whether a tunnel at to instead of from would be beside another of ours. */
+static bool would_crowd(
+	const struct tracker *tracker, const char *from, const char *to)
+{
+	const struct fleet_proxy *old = fleet_find(tracker->fleet, from);
+	const struct fleet_proxy *new = fleet_find(tracker->fleet, to);
+
+	if (!old || !new ||
+		(strcmp(old->region, new->region) == 0 &&
+			strcmp(old->zone, new->zone) == 0))
+		return false;
+	return tracker_claimed_at(tracker, new->region, new->zone) > 0;
+}
+
+bool tracker_leave(
+	struct tracker *tracker, const char *id, const char *to, int64_t now)
+{
+	struct claim *claim = find_claim(tracker, id);
+	size_t held = 0;
+
+	if (!claim || !is_desired_claim(tracker, claim))
+		return false;
+	for (size_t i = 0; i < tracker->claim_count; i++) {
+		if (tracker->claims[i].leave_until > now)
+			return false;
+		held += is_desired_claim(tracker, &tracker->claims[i]);
+	}
+	if (tracker->fleet->desired <= held || would_crowd(tracker, id, to))
+		return false;
+	claim->leave_until = now + TRACKER_LEAVE_MS;
+	tracker->wanted_first[0] = '\0';
+	strncat(tracker->wanted_first, to, sizeof(tracker->wanted_first) - 1);
+	return true;
+}
+
+const char *tracker_wanted_first(const struct tracker *tracker)
+{
+	return tracker->wanted_first;
+}
+
+/* ---- questions ---- */
+
 bool tracker_is_claimed(const struct tracker *tracker, const char *id)
 {
 	return find_claim(tracker, id) != NULL;
 }
 
+bool tracker_is_leaving(const struct tracker *tracker, const char *id)
+{
+	const struct claim *claim = find_claim(tracker, id);
+
+	return claim && claim->leave_until;
+}
+
 bool tracker_is_desired(const struct tracker *tracker, const char *id)
 {
-	const struct tracker_proxy *proxy = find(tracker, id);
+	const struct fleet_proxy *proxy = fleet_find(tracker->fleet, id);
 
-	return proxy && proxy->desired;
+	return proxy && proxy->desired && !tracker_is_leaving(tracker, id);
+}
+
+bool tracker_is_needless(
+	const struct tracker *tracker, const char *id, int64_t now)
+{
+	const struct claim *claim = find_claim(tracker, id);
+
+	return claim && !is_young(claim, now) &&
+	       !is_desired_claim(tracker, claim);
 }
 
 size_t tracker_claimed(const struct tracker *tracker)
@@ -280,9 +324,19 @@ size_t tracker_claimed(const struct tracker *tracker)
 	return tracker->claim_count;
 }
 
-const struct tracker_proxy *tracker_proxies(
-	const struct tracker *tracker, size_t *count_out)
+size_t tracker_claimed_at(
+	const struct tracker *tracker, const char *region, const char *zone)
 {
-	*count_out = tracker->proxy_count;
-	return tracker->proxies;
+	size_t count = 0;
+
+	for (size_t i = 0; i < tracker->claim_count; i++) {
+		const struct claim *claim = &tracker->claims[i];
+		const struct fleet_proxy *proxy =
+			fleet_find(tracker->fleet, claim->id);
+
+		count += proxy && is_desired_claim(tracker, claim) &&
+			 strcmp(proxy->region, region) == 0 &&
+			 strcmp(proxy->zone, zone) == 0;
+	}
+	return count;
 }

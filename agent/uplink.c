@@ -7,12 +7,15 @@
  */
 #include "agent/uplink.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "agent/outage.h"
 #include "agent/series.h"
 #include "shared/alloc.h"
+#include "shared/field.h"
 #include "shared/log.h"
 
 struct uplink {
@@ -23,6 +26,7 @@ struct uplink {
 	struct timer *timer; /* until ready, then until settled */
 	char proxy_id[37];
 	bool closing;
+	bool published;
 	unsigned told; /* number of the registration the proxy has */
 	/* open streams of /v1/agent/events */
 	struct tunnel_stream *events[UPLINK_EVENTS_MAX];
@@ -111,6 +115,45 @@ static void handle_proxies(struct uplink *uplink, struct tunnel_stream *stream,
 	discovery_free(discovery);
 }
 
+static void handle_published(struct uplink *uplink,
+	struct tunnel_stream *stream, const struct tunnel_request *request,
+	const uint8_t *body, size_t len)
+{
+	tunnel_stream_reply(stream, 200, "text/plain", "", 0);
+	uplink->published = true;
+	uplink->ops->on_published(uplink->arg, uplink);
+}
+
+/* {"to": "<uuid>"}, or without it. */
+static int read_move(const uint8_t *body, size_t len, char to[37],
+	char error[FIELD_ERROR_MAX])
+{
+	json_t *document = field_document((const char *)body, len, error);
+	struct field top = {document, "", error};
+	int ret;
+
+	if (!document)
+		return -EINVAL;
+	ret = field_text(&top, "to", false, to, 37);
+	json_decref(document);
+	return ret;
+}
+
+static void handle_move(struct uplink *uplink, struct tunnel_stream *stream,
+	const struct tunnel_request *request, const uint8_t *body, size_t len)
+{
+	char error[FIELD_ERROR_MAX];
+	char to[37] = "";
+
+	if (read_move(body, len, to, error) < 0)
+		tunnel_stream_refuse(stream, 400, error);
+	else if (uplink->closing ||
+		 !uplink->ops->on_move(uplink->arg, uplink, to))
+		tunnel_stream_refuse(stream, 409, "no other proxy to go to");
+	else
+		tunnel_stream_reply(stream, 200, "text/plain", "", 0);
+}
+
 static void handle_connect(struct uplink *uplink, struct tunnel_stream *stream,
 	const struct tunnel_request *request, const uint8_t *body, size_t len)
 {
@@ -129,6 +172,8 @@ static const struct {
 	{"GET", "/v1/agent", handle_agent},
 	{"GET", "/v1/agent/events", handle_events},
 	{"POST", "/v1/proxies", handle_proxies},
+	{"POST", "/v1/published", handle_published},
+	{"POST", "/v1/move", handle_move},
 };
 
 static void on_request(struct tunnel *tunnel, void *arg,
@@ -159,9 +204,15 @@ static void on_timer(void *arg)
 static void on_ready(struct tunnel *tunnel, void *arg)
 {
 	struct uplink *uplink = arg;
+	int64_t lasted = outage_end(
+		uplink->config->outage, loop_now(uplink->config->loop));
 
 	timer_set(uplink->timer, UPLINK_SETTLE_MS);
-	log_info("tunnel open: proxy=%s", uplink->proxy_id);
+	if (lasted)
+		log_info("tunnel open: proxy=%s, after %lld s without any",
+			uplink->proxy_id, (long long)lasted / 1000);
+	else
+		log_info("tunnel open: proxy=%s", uplink->proxy_id);
 }
 
 static void on_end(struct tunnel *tunnel, void *arg, const char *reason)
@@ -214,6 +265,11 @@ bool uplink_is_ready(const struct uplink *uplink)
 {
 	return !uplink->closing && uplink->tunnel &&
 	       tunnel_is_ready(uplink->tunnel);
+}
+
+bool uplink_is_published(const struct uplink *uplink)
+{
+	return uplink->published;
 }
 
 bool uplink_is_closing(const struct uplink *uplink)

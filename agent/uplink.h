@@ -21,12 +21,18 @@
 /* Streams of GET /v1/agent/events that one tunnel may hold. */
 #define UPLINK_EVENTS_MAX 4
 
+struct outage;
 struct uplink;
 
 struct uplink_ops {
 	void (*on_settled)(void *arg, struct uplink *uplink);
 	void (*on_discovery)(void *arg, struct uplink *uplink,
 		const struct discovery *discovery);
+	/* Every proxy knows of this tunnel now. */
+	void (*on_published)(void *arg, struct uplink *uplink);
+	/* The proxy would rather have us elsewhere, best at to (a proxy's id,
+	 * may be empty). False: we stay. */
+	bool (*on_move)(void *arg, struct uplink *uplink, const char *to);
 	/* Last call; the uplink is freed after it. */
 	void (*on_end)(void *arg, struct uplink *uplink, const char *reason);
 };
@@ -37,6 +43,7 @@ struct uplink_config {
 	struct serve *serve;
 	const char *cluster;
 	struct metrics *metrics;
+	struct outage *outage;
 	const char *registration; /* JSON; changes with its number */
 	unsigned registration_number;
 };
@@ -53,5 +60,7 @@ void uplink_close(struct uplink *uplink, uint32_t linger_ms, const char *why);
 const char *uplink_proxy_id(const struct uplink *uplink);
 /* Ready and not closing. */
 bool uplink_is_ready(const struct uplink *uplink);
+/* on_published was called. */
+bool uplink_is_published(const struct uplink *uplink);
 /* uplink_close() was called. */
 bool uplink_is_closing(const struct uplink *uplink);

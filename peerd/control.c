@@ -93,6 +93,7 @@ static void answer_status(struct ctl_call *call, void *arg, json_t *args)
 		lifecycle_is_draining(peerd->lifecycle), "routed",
 		routed_link_is_up(peerd->routed));
 
+	json_object_set_new(status, "time", time_json(clock_text_now()));
 	json_object_set_new(status, "identity",
 		json_pack("{s:o, s:s}", "not_after",
 			time_json(peerd->identity_not_after * 1000),

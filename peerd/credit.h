@@ -29,7 +29,7 @@
 
 struct credit_pool {
 	_Atomic int64_t out; /* of all streams */
-	int64_t max;	     /* bytes */
+	_Atomic int64_t max; /* bytes */
 };
 
 struct credit {

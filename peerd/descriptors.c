@@ -14,14 +14,12 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
 #include "shared/sock.h"
 
 struct walk {
 	uint16_t port;
-	unsigned open;
 	unsigned shown;
 	FILE *connections;
 };
@@ -89,26 +87,11 @@ static void walk_all(struct walk *walk)
 	while (dir && (entry = readdir(dir))) {
 		int fd = atoi(entry->d_name);
 
-		if (entry->d_name[0] == '.' || fd == dirfd(dir))
-			continue;
-		walk->open++;
-		if (walk->port)
+		if (entry->d_name[0] != '.' && fd != dirfd(dir) && walk->port)
 			look_at(walk, fd);
 	}
 	if (dir)
 		closedir(dir);
-}
-
-static void put_limit(FILE *out)
-{
-	struct rlimit limit;
-
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0)
-		fprintf(out,
-			"# HELP process_max_fds descriptors that may be open\n"
-			"# TYPE process_max_fds gauge\n"
-			"process_max_fds %llu\n",
-			(unsigned long long)limit.rlim_cur);
 }
 
 void descriptors_text(uint16_t port, FILE *out)
@@ -122,12 +105,6 @@ void descriptors_text(uint16_t port, FILE *out)
 		return;
 	walk_all(&walk);
 	fclose(walk.connections);
-	fprintf(out,
-		"# HELP process_open_fds open descriptors\n"
-		"# TYPE process_open_fds gauge\n"
-		"process_open_fds %u\n",
-		walk.open);
-	put_limit(out);
 	fprintf(out,
 		"# HELP proxy_peer_server_connections TCP connections that "
 		"peers have made to us, at most %d of them\n"

@@ -2,9 +2,8 @@
 #pragma once
 
 /*
- * Metrics that are read from this process's descriptors when somebody asks: how
- * many are open and may be, and the connections that peers have made to us,
- * which gRPC's C core does not tell of.
+ * Metrics that are read from this process's descriptors when somebody asks: the
+ * connections that peers have made to us, which gRPC's C core does not tell of.
  */
 
 #include <stdint.h>

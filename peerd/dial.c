@@ -94,8 +94,9 @@ static void log_failure(const struct dial *dial, const char *message)
 	char hex[2 * CONNECTION_ID_SIZE + 1];
 
 	connection_id_format(dial->connection_id, hex);
-	log_info("dial failed: %s agent=%.36s service=%.63s source=%.64s "
-		 "user=%.64s attempts=%zu ms=%lld conn=%s",
+	log_limited(LOG_INFO,
+		"dial failed: %s agent=%.36s service=%.63s source=%.64s "
+		"user=%.64s attempts=%zu ms=%lld conn=%s",
 		message, dial->request->agent_id, dial->request->service,
 		dial->request->source, dial->request->user,
 		dial->attempts.count,

@@ -31,6 +31,9 @@
 /* An old server's port is free again after this. */
 #define RELISTEN_MS 200
 #define DRAIN_LOOK_MS 100
+/* Workers of a host that stops drain by then; of others, peerd alone is to be
+ * started anew, and waiting for them would be in vain. */
+#define ALONE_MS 5000
 /* Cut calls come back at once; this is for a bug, not for a peer. */
 #define STOP_MS 10000
 /* Pages that a burst of streams left are given back when it is over. */
@@ -56,6 +59,7 @@ struct lifecycle {
 	bool listen_error_logged;
 	bool server_stopped;
 	int64_t deadline; /* DRAINING, STOPPING */
+	int64_t told;	  /* DRAINING: since when */
 	struct timer *retry;
 	struct timer *listen_look;
 	struct timer *look;
@@ -259,17 +263,28 @@ static void stop(struct lifecycle *l)
 		server_cut(retired->server);
 }
 
+/* Whether there is nothing to wait for. */
+static bool is_drained(const struct lifecycle *l)
+{
+	const struct peerd *peerd = l->peerd;
+	int64_t now = loop_now(peerd->loop);
+
+	if (now >= l->deadline)
+		return true;
+	if (worker_links_count(peerd->workers) == 0)
+		return stream_count(l) == 0;
+	return now - l->told >= ALONE_MS &&
+	       !worker_links_draining(peerd->workers);
+}
+
 static void on_look(void *arg)
 {
 	struct lifecycle *l = arg;
-	struct peerd *peerd = l->peerd;
 
 	timer_set(l->look, DRAIN_LOOK_MS);
 	if (l->phase == STOPPING)
 		finish_if_done(l);
-	else if (loop_now(peerd->loop) >= l->deadline ||
-		 (worker_links_count(peerd->workers) == 0 &&
-			 stream_count(l) == 0))
+	else if (is_drained(l))
 		stop(l);
 }
 
@@ -284,12 +299,13 @@ static void on_stop_signal(int number, void *arg)
 		stop(l);
 		return;
 	}
-	daemon_notify("STOPPING=1");
+	daemon_stopping(peerd->conf->proxy.drain_timeout + STOP_MS);
 	log_info("draining: until the last worker and stream have gone "
 		 "workers=%zu streams=%zu",
 		worker_links_count(peerd->workers), stream_count(l));
 	l->phase = DRAINING;
-	l->deadline = loop_now(peerd->loop) + peerd->conf->proxy.drain_timeout;
+	l->told = loop_now(peerd->loop);
+	l->deadline = l->told + peerd->conf->proxy.drain_timeout;
 	timer_set(l->look, 0);
 }
 

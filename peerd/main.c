@@ -6,6 +6,7 @@
  */
 #include <errno.h>
 #include <malloc.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,10 +24,12 @@
 #include "shared/daemon.h"
 #include "shared/diag.h"
 #include "shared/log.h"
+#include "shared/reload.h"
 
 static const struct diag_ops diag_ops = {
 	.missing = lifecycle_missing,
 	.more_metrics = meters_more,
+	.lag = METER_LAG,
 };
 
 /* Measured: without these, a third of a receiver's time goes into giving pages
@@ -101,28 +104,67 @@ static void stop(struct peerd *peerd)
 	loop_free(peerd->loop);
 }
 
+struct process {
+	struct peerd peerd;
+	struct conf *conf;
+	const char *config_path;
+};
+
+/* Everything else of this is read from conf whenever it is needed. */
+static void apply(void *arg, const struct conf_changes *changes)
+{
+	struct process *process = arg;
+	struct peerd *peerd = &process->peerd;
+	uint64_t max = process->conf->proxy.peer_memory_max;
+
+	if (!conf_taken(changes, "proxy_service.peer_memory_max"))
+		return;
+	grpc_resource_quota_resize(peerd->quota, max);
+	peerd->hub.credit.max = (int64_t)max;
+}
+
+static void on_hangup(int signal, void *arg)
+{
+	struct process *process = arg;
+
+	if (lifecycle_is_draining(process->peerd.lifecycle))
+		return;
+	reload(&(struct reload){
+		.conf = process->conf,
+		.name = process->config_path,
+		.daemon = CONF_PEERD,
+		.ready = true,
+		.apply = apply,
+		.arg = process,
+	});
+}
+
 int main(int argc, char **argv)
 {
 	struct daemon_options options;
 	struct conf *conf = daemon_start(argc, argv, "peerd",
 		"the mesh between proxies", false, &options);
-	struct peerd peerd = {.conf = conf};
+	struct process process = {.peerd = {.conf = conf},
+		.conf = conf,
+		.config_path = options.config_path};
+	struct peerd *peerd = &process.peerd;
 	struct diag *diag;
 
 	if (!conf->proxy.enabled)
 		die("proxy_service is not enabled: peerd has nothing to do");
 	tune_malloc();
 	daemon_raise_fd_limit();
-	start(&peerd);
-	diag = diag_new(peerd.loop, conf->diag.peerd, &diag_ops, &peerd.metrics,
-		&peerd);
+	start(peerd);
+	loop_on_signal(peerd->loop, SIGHUP, on_hangup, &process);
+	diag = diag_new(peerd->loop, conf->diag.peerd, &diag_ops,
+		&peerd->metrics, peerd);
 	if (!diag && conf->diag.peerd[0])
 		die("cannot listen: diag.peerd %s: %m", conf->diag.peerd);
-	log_info("started: proxy=%s version=%s", peerd.id, PEERWAY_VERSION);
+	log_info("started: proxy=%s version=%s", peerd->id, PEERWAY_VERSION);
 	daemon_notify("READY=1");
-	loop_run(peerd.loop);
+	daemon_run(peerd->loop);
 	diag_free(diag);
-	stop(&peerd);
+	stop(peerd);
 	log_info("stopped");
 	conf_free(conf);
 	return 0;

@@ -21,6 +21,7 @@ struct tunnels {
 	void *agents; /* tree of struct agent, by id */
 	void *refs;   /* tree of struct tunnel_entry, by link and number */
 	uint64_t order;
+	size_t count; /* of refs: told at each change, and a walk is long */
 };
 
 static int compare(const void *a, const void *b)
@@ -153,6 +154,7 @@ static void remove_entry(struct tunnels *tunnels, struct tunnel_entry *entry)
 		at = &(*at)->next;
 	*at = entry->next;
 	tdelete(entry, &tunnels->refs, compare_refs);
+	tunnels->count--;
 	entry_free(entry);
 	if (agent->newest)
 		return;
@@ -171,6 +173,7 @@ static struct tunnel_entry *add_entry(struct tunnels *tunnels, uint64_t link,
 	entry->order = ++tunnels->order;
 	if (!tsearch(entry, &tunnels->refs, compare_refs))
 		abort(); /* out of memory */
+	tunnels->count++;
 	return entry;
 }
 
@@ -263,14 +266,14 @@ const struct tunnel_entry *tunnels_find(
 
 size_t tunnels_count(const struct tunnels *tunnels, uint64_t link)
 {
-	struct gathered all = all_of(tunnels->refs);
+	struct gathered all;
 	size_t count = 0;
 
-	for (size_t i = 0; i < all.count; i++) {
-		const struct tunnel_entry *entry = all.list[i];
-
-		count += link == 0 || entry->link == link;
-	}
+	if (link == 0)
+		return tunnels->count;
+	all = all_of(tunnels->refs);
+	for (size_t i = 0; i < all.count; i++)
+		count += ((struct tunnel_entry *)all.list[i])->link == link;
 	free(all.list);
 	return count;
 }

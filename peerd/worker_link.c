@@ -28,6 +28,7 @@ struct worker {
 	struct worker_links *links;
 	struct ipc_link *link;
 	uint64_t id; /* 0: peerctl's */
+	bool draining;
 };
 
 struct worker_links {
@@ -51,11 +52,14 @@ static struct worker *worker_of(struct ipc_link *link, void *arg)
 static void handle_tunnel_sync(
 	struct ipc_link *link, void *arg, struct ipc_msg *msg)
 {
+	const Peerway__Ipc__TunnelSync *sync = (void *)msg->payload;
 	struct worker *worker = worker_of(link, arg);
 
-	if (worker)
-		switchboard_tunnel_sync(worker->links->peerd->switchboard,
-			worker->id, (void *)msg->payload);
+	if (!worker)
+		return;
+	worker->draining = sync->draining;
+	switchboard_tunnel_sync(
+		worker->links->peerd->switchboard, worker->id, sync);
 }
 
 static void handle_tunnel_up(
@@ -246,6 +250,17 @@ uint32_t worker_links_number(const struct worker_links *links, uint64_t link)
 	const struct worker *worker = idmap_find(links->workers, link);
 
 	return worker ? ipc_link_hello(worker->link)->worker : 0;
+}
+
+bool worker_links_draining(const struct worker_links *links)
+{
+	const struct worker *worker;
+
+	TAILQ_FOREACH (worker, &links->all, entry) {
+		if (worker->id && worker->draining)
+			return true;
+	}
+	return false;
 }
 
 size_t worker_links_count(const struct worker_links *links)

@@ -23,6 +23,8 @@ int worker_links_send(struct worker_links *links, uint64_t link,
 /* Its number, from 0; 0 as well when it has gone. */
 uint32_t worker_links_number(const struct worker_links *links, uint64_t link);
 size_t worker_links_count(const struct worker_links *links);
+/* Whether one of them takes nothing new and will end. */
+bool worker_links_draining(const struct worker_links *links);
 /* Calls fn with each worker's link and HELLO. */
 void worker_links_each(struct worker_links *links,
 	void (*fn)(void *arg, uint64_t link, const Peerway__Ipc__Hello *hello),

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 
 #include "proxy/announce.h"
+#include "proxy/drain.h"
 #include "proxy/registry.h"
 #include "proxy/worker.h"
 #include "shared/alloc.h"
@@ -116,7 +117,7 @@ void announce_all(struct worker *worker, struct ipc_link *link)
 
 	peerway__ipc__tunnel_sync__init(&sync.message);
 	sync.message.first = true;
-	sync.message.draining = worker->draining;
+	sync.message.draining = drain_is_on(worker->drain);
 	while ((entry = registry_next(worker->registry, entry))) {
 		struct record *record = record_new(worker, entry);
 		size_t bytes = 8 + peerway__ipc__tunnel__get_packed_size(
@@ -134,6 +135,16 @@ void announce_all(struct worker *worker, struct ipc_link *link)
 		sync.bytes += bytes;
 	}
 	send_part(&sync, true);
+}
+
+void announce_draining(struct worker *worker)
+{
+	Peerway__Ipc__TunnelSync message = PEERWAY__IPC__TUNNEL_SYNC__INIT;
+
+	announce_all(worker, worker->routed);
+	message.last = true;
+	message.draining = drain_is_on(worker->drain);
+	ipc_link_send(worker->peerd, IPC_TUNNEL_SYNC, &message.base, -1);
 }
 
 void announce_up(struct worker *worker, const struct registry_entry *entry)

@@ -26,6 +26,7 @@
 #include "shared/sock.h"
 
 #define BACKLOG 4096
+#define TLS_SOCKETS (INHERIT_TCP - INHERIT_CLIENTS) /* the first ones */
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
 #define HEALTHY_MS 10000 /* a worker that lived so long restarts at once */
@@ -42,6 +43,27 @@ static int open_socket(const char *key, const char *text)
 	return fd;
 }
 
+/* The same where TLS is spoken. Who has said nothing yet waits in the kernel:
+ * in a storm the agents whose ClientHello is still to come would take all of
+ * max_handshakes, and clients would wait behind them. */
+static int open_tls_socket(
+	const struct conf_proxy *conf, const char *key, const char *text)
+{
+	int fd = open_socket(key, text);
+
+	sock_defer_accept(fd, (conf->handshake_timeout + 999) / 1000);
+	return fd;
+}
+
+void child_defer_accept(struct child *child)
+{
+	const struct conf_proxy *conf = &child->parent->conf->proxy;
+
+	for (size_t n = 0; child->sockets && n < TLS_SOCKETS; n++)
+		sock_defer_accept(child->sockets[n],
+			(int)(conf->handshake_timeout + 999) / 1000);
+}
+
 static void open_sockets(struct child *child)
 {
 	const struct conf_proxy *conf = &child->parent->conf->proxy;
@@ -50,9 +72,10 @@ static void open_sockets(struct child *child)
 	child->socket_count =
 		INHERIT_TCP - INHERIT_CLIENTS + conf->tcp_listeners_count;
 	child->sockets = xcalloc(child->socket_count, sizeof(int));
-	child->sockets[n++] = open_socket("listen_addr", conf->listen_addr);
 	child->sockets[n++] =
-		open_socket("tunnel_listen_addr", conf->tunnel_listen_addr);
+		open_tls_socket(conf, "listen_addr", conf->listen_addr);
+	child->sockets[n++] = open_tls_socket(
+		conf, "tunnel_listen_addr", conf->tunnel_listen_addr);
 	for (unsigned i = 0; i < conf->tcp_listeners_count; i++)
 		child->sockets[n++] = open_socket(
 			"tcp_listeners", conf->tcp_listeners[i].listen);
@@ -74,7 +97,7 @@ static void on_up(struct ipc_link *link, void *arg)
 	child->up_since = time(NULL);
 	log_info("worker is up: worker=%u pid=%ld", child->number,
 		(long)child->pid);
-	parent_worker_is_up(child->parent);
+	parent_worker_is_up(child->parent, child);
 }
 
 static void on_down(struct ipc_link *link, void *arg, const char *reason)

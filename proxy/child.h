@@ -33,6 +33,9 @@ struct child {
 	struct timer *respawn; /* set: waiting to be started again */
 };
 
+/* handshake_timeout is another: who says nothing so long waits in the kernel.
+ */
+void child_defer_accept(struct child *child);
 /* Opens the sockets (ends the process if one is taken); starts nothing. */
 void child_init(struct child *child, struct parent *parent, uint32_t number);
 /* The process is not waited for. */

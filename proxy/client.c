@@ -65,6 +65,7 @@ static void free_client(void *arg)
 void client_drop(struct client *client, enum client_end end, const char *why)
 {
 	struct worker *worker = client->worker;
+	uint64_t sent, received;
 
 	if (client->state == CLIENT_DEAD)
 		return;
@@ -73,9 +74,10 @@ void client_drop(struct client *client, enum client_end end, const char *why)
 			client->source,
 			(long long)(loop_now(worker->loop) - client->started));
 	if (client->state == CLIENT_RELAYING && client->dial) {
+		dial_counts(client->dial, &sent, &received);
 		session_log_end(&client->session, "session ended",
-			loop_now(worker->loop), -ECANCELED, 0, 0);
-		worker_session_ends(worker, 0, 0);
+			loop_now(worker->loop), -ECANCELED, sent, received);
+		worker_session_ends(worker, sent, received);
 	}
 	set_state(client, CLIENT_DEAD);
 	metric_add(&worker->metrics, PROXY_END_DONE + (int)end, 1);
@@ -263,8 +265,8 @@ void client_refuse(struct client *client, int status, const char *format, ...)
 	va_start(ap, format);
 	reason = xvasprintf(format, ap);
 	va_end(ap);
-	log_info("client refused: %s status=%d source=%s user=%s", reason,
-		status, client->source,
+	log_limited(LOG_INFO, "client refused: %s status=%d source=%s user=%s",
+		reason, status, client->source,
 		client->user ? client->user->name : "-");
 	body = xasprintf("%s\n", reason);
 	client_answer(client, answer_text(status, "text/plain", body), false);

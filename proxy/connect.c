@@ -85,11 +85,14 @@ static bool resolve(
 		route_resolve(client->worker->routes, target, match, why);
 
 	if (result != ROUTE_FOUND) {
+		metric_add(&client->worker->metrics,
+			proxy_metric_of_result(result), 1);
 		client_refuse(
 			client, route_status(result), "%s: %s", target, why);
 		return false;
 	}
 	if (!access_is_allowed(&access, &reason)) {
+		metric_add(&client->worker->metrics, PROXY_DIAL_DENIED, 1);
 		client_refuse(client, 403, "%s: %s", target, reason);
 		return false;
 	}

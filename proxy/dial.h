@@ -63,6 +63,9 @@ void dial_join(
 	struct dial *dial, struct chan *chan, const void *first, size_t len);
 /* Gives up, in whatever state; no more calls. */
 void dial_cancel(struct dial *dial);
+/* Bytes that a joined one has carried so far, to the service and back. */
+void dial_counts(
+	const struct dial *dial, uint64_t *sent_out, uint64_t *received_out);
 
 /* What peerd says to dials (peerd_link.c). */
 ipc_handler dial_handle_ok;

@@ -21,6 +21,7 @@ struct discover {
 	char *push;
 	uint32_t keep_alive_interval_ms;
 	uint32_t keep_alive_count_max;
+	unsigned others; /* that serve */
 };
 
 struct discover *discover_new(const struct conf *conf, const char *proxy_id)
@@ -162,6 +163,17 @@ static void add_cas(struct discovery *discovery,
 	discovery->renew_spread_ms = config->renew_spread_ms;
 }
 
+static unsigned count_others(
+	const struct discovery *discovery, const char *proxy_id)
+{
+	unsigned count = 0;
+
+	for (size_t i = 0; i < discovery->proxy_count; i++)
+		count += !discovery->proxies[i].draining &&
+			 strcmp(discovery->proxies[i].id, proxy_id) != 0;
+	return count;
+}
+
 /* Takes text; true when it differs from *slot. */
 static bool replace(char **slot, char *text)
 {
@@ -170,6 +182,17 @@ static bool replace(char **slot, char *text)
 	free(*slot);
 	*slot = text;
 	return differs;
+}
+
+/* Read before the proxies: the list may be newer than it says, never older. */
+static void add_revision(struct discovery *discovery, struct cache *cache)
+{
+	struct cache_meta meta;
+
+	if (cache_meta(cache, &meta) != 1)
+		return;
+	memcpy(discovery->store_id, meta.store_id, sizeof(meta.store_id));
+	discovery->revision = meta.revision;
 }
 
 bool discover_refresh(struct discover *discover, struct cache *cache)
@@ -185,9 +208,11 @@ bool discover_refresh(struct discover *discover, struct cache *cache)
 	if (cache) {
 		if (cache_config(cache, &config) != 1)
 			config = NULL;
+		add_revision(discovery, cache);
 		add_cached(discovery, cache);
 	}
 	apply_config(discover, discovery, config);
+	discover->others = count_others(discovery, discover->proxy_id);
 	add_cas(discovery, config);
 	if (!has_self(discovery, discover->proxy_id))
 		add_self(discover, discovery, config);
@@ -204,6 +229,11 @@ bool discover_refresh(struct discover *discover, struct cache *cache)
 const char *discover_find(const struct discover *discover)
 {
 	return discover->find;
+}
+
+unsigned discover_others(const struct discover *discover)
+{
+	return discover->others;
 }
 
 const char *discover_push(const struct discover *discover)

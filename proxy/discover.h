@@ -26,6 +26,8 @@ bool discover_refresh(struct discover *discover, struct cache *cache);
 /* Borrowed until the next discover_refresh(). */
 const char *discover_find(const struct discover *discover);
 const char *discover_push(const struct discover *discover);
+/* How many other proxies serve. */
+unsigned discover_others(const struct discover *discover);
 /* The cluster's keepalive settings. */
 void discover_keepalive(
 	const struct discover *discover, struct tunnel_settings *settings);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "ipc.pb-c.h"
+#include "proxy/route.h"
 #include "shared/metrics.h"
 
 enum proxy_metric {
@@ -18,7 +19,11 @@ enum proxy_metric {
 	PROXY_STREAMS,
 	PROXY_STREAM_BYTES_HELD,
 	PROXY_OPEN_FDS,
+	PROXY_MAX_FDS,
 	PROXY_LISTENERS_PAUSED,
+	PROXY_HANDSHAKES_WAITING_ANY,
+	PROXY_HANDSHAKES_WAITING_AGENT,
+	PROXY_DRAINING, /* the parent's */
 
 	/* what a worker needs to be ready: 1 while it has it */
 	PROXY_LINK_PEERD,
@@ -26,6 +31,7 @@ enum proxy_metric {
 	PROXY_HAS_IDENTITY,
 	PROXY_IDENTITY_REFUSED,
 	PROXY_HAS_CACHE,
+	PROXY_WARM,
 
 	PROXY_TUNNEL_BYTES_IN,
 	PROXY_TUNNEL_BYTES_OUT,
@@ -62,14 +68,27 @@ enum proxy_metric {
 	PROXY_END_FAILED,
 	PROXY_END_SHUTDOWN,
 
-	PROXY_TUNNEL_REFUSED,
+	PROXY_REFUSED_NONE,
+	PROXY_REFUSED_BAD,
+	PROXY_REFUSED_OTHER,
+	PROXY_PUT_OFF_HANDSHAKES,
+	PROXY_PUT_OFF_TUNNELS,
 	PROXY_TCP_DENIED,
+	PROXY_DIAL_TIME_LOCAL,
+	PROXY_DIAL_TIME_SIBLING,
+	PROXY_DIAL_TIME_PEER,
+	PROXY_LAG,
 	PROXY_METRICS,
 };
 
 extern const struct metric proxy_metrics[PROXY_METRICS];
 
-/* The series that counts a dial which succeeded on this route; which failed
- * with this code. */
+/* The series that counts a dial which succeeded on this route. */
 enum proxy_metric proxy_metric_of_route(Peerway__Ipc__Route route);
+/* The histogram of how long such a dial took, in us. */
+enum proxy_metric proxy_metric_of_time(Peerway__Ipc__Route route);
+/* The series that counts a dial whose target has no route; not of ROUTE_FOUND.
+ */
+enum proxy_metric proxy_metric_of_result(enum route_result result);
+/* The series that counts a dial which failed with this code. */
 enum proxy_metric proxy_metric_of_code(Peerway__Ipc__DialCode code);

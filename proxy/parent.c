@@ -6,7 +6,9 @@
  * traffic. A parent that is busy or gone delays no byte; but nobody would
  * replace a worker any more, so the workers end with it.
  */
+#include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -21,14 +23,44 @@
 #include "shared/diag.h"
 #include "shared/ipc_link.h"
 #include "shared/log.h"
+#include "shared/reload.h"
 
 #define SOCKET_MODE 0660
 #define KILL_MS 3000 /* after drain_timeout */
 
 /* --- workers --- */
 
-void parent_worker_is_up(struct parent *parent)
+static void order_drain(struct parent *parent, struct child *child)
 {
+	int64_t left = parent->drain_until - loop_now(parent->loop);
+	Peerway__Ipc__Drain order = PEERWAY__IPC__DRAIN__INIT;
+
+	order.on = parent->draining;
+	order.timeout_ms = left > 0 ? (uint32_t)left : 0;
+	if (child->up)
+		ipc_link_send(child->link, IPC_DRAIN, &order.base, -1);
+}
+
+/* Workers start with the file of the parent's start, which fits the sockets
+ * that they inherit, and take up of the newest what those do that ran. */
+static void order_reload(struct parent *parent, struct child *child)
+{
+	Peerway__Ipc__Reload order = PEERWAY__IPC__RELOAD__INIT;
+	int fd = fcntl(parent->reload_fd, F_DUPFD_CLOEXEC, 0);
+
+	if (fd < 0)
+		log_error("worker not told of the configuration: %m worker=%u",
+			child->number);
+	else
+		ipc_link_send(child->link, IPC_RELOAD, &order.base, fd);
+}
+
+void parent_worker_is_up(struct parent *parent, struct child *child)
+{
+	if (parent->reload_fd >= 0)
+		order_reload(parent, child);
+	if (parent->draining)
+		order_drain(parent, child);
 	for (uint32_t i = 0; i < parent->conf->proxy.workers; i++) {
 		if (!parent->children[i].up)
 			return;
@@ -69,15 +101,36 @@ static void on_kill(void *arg)
 	end_all(arg, SIGKILL);
 }
 
+/* Not by another signal to the workers: one to the whole group of processes has
+ * reached them beside ours. */
+static void hurry(struct parent *parent, int signal)
+{
+	Peerway__Ipc__Drain order = PEERWAY__IPC__DRAIN__INIT;
+
+	log_info("stopping at once: signal=%d", signal);
+	order.on = true;
+	for (uint32_t i = 0; i < parent->conf->proxy.workers; i++)
+		if (parent->children[i].up)
+			ipc_link_send(parent->children[i].link, IPC_DRAIN,
+				&order.base, -1);
+	timer_set(parent->kill, KILL_MS);
+}
+
 static void on_stop(int signal, void *arg)
 {
 	struct parent *parent = arg;
 
-	if (parent->stopping)
+	if (parent->stopping) {
+		hurry(parent, signal);
 		return;
+	}
 	parent->stopping = true;
+	if (!parent->draining)
+		parent->drain_until = loop_now(parent->loop) +
+				      parent->conf->proxy.drain_timeout;
+	metric_set(&parent->metrics, PROXY_DRAINING, 1);
 	log_info("stopping: signal=%d", signal);
-	daemon_notify("STOPPING=1");
+	daemon_stopping((int64_t)parent->conf->proxy.drain_timeout + KILL_MS);
 	for (uint32_t i = 0; i < parent->conf->proxy.workers; i++)
 		child_close_sockets(&parent->children[i]);
 	end_all(parent, SIGTERM);
@@ -87,10 +140,101 @@ static void on_stop(int signal, void *arg)
 		loop_stop(parent->loop);
 }
 
+/* --- reloading --- */
+
+static void apply(void *arg, const struct conf_changes *changes)
+{
+	struct parent *parent = arg;
+
+	for (uint32_t i = 0; i < parent->conf->proxy.workers; i++) {
+		if (conf_taken(changes, "proxy_service.handshake_timeout"))
+			child_defer_accept(&parent->children[i]);
+		if (parent->children[i].up)
+			order_reload(parent, &parent->children[i]);
+	}
+}
+
+static void on_hangup(int signal, void *arg)
+{
+	struct parent *parent = arg;
+	int before = parent->reload_fd;
+	char path[64];
+
+	if (parent->stopping)
+		return;
+	/* the very bytes that are found good go to the workers */
+	parent->reload_fd = spawn_keep_file(parent->config_path);
+	if (parent->reload_fd < 0) {
+		log_error("configuration stays as it was: %s: %s",
+			parent->config_path, strerror(-parent->reload_fd));
+		parent->reload_fd = before;
+		return;
+	}
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", parent->reload_fd);
+	if (!reload(&(struct reload){
+		    .conf = parent->conf,
+		    .name = parent->config_path,
+		    .path = path,
+		    .daemon = CONF_PROXY,
+		    .ready = parent->ready,
+		    .apply = apply,
+		    .arg = parent,
+	    })) {
+		close(parent->reload_fd);
+		parent->reload_fd = before;
+	} else if (before >= 0) {
+		close(before);
+	}
+}
+
+/* --- draining --- */
+
+bool parent_is_draining(const struct parent *parent)
+{
+	return parent->draining || parent->stopping;
+}
+
+static void set_draining(struct parent *parent, bool draining)
+{
+	if (draining && !parent->draining)
+		parent->drain_until = loop_now(parent->loop) +
+				      parent->conf->proxy.drain_timeout;
+	if (draining != parent->draining)
+		log_info(draining ? "draining by order: drain_timeout_ms=%u"
+				  : "serving again by order",
+			parent->conf->proxy.drain_timeout);
+	parent->draining = draining;
+	metric_set(
+		&parent->metrics, PROXY_DRAINING, parent_is_draining(parent));
+	for (uint32_t i = 0; i < parent->conf->proxy.workers; i++)
+		order_drain(parent, &parent->children[i]);
+}
+
+static void handle_drain(struct ctl_call *call, void *arg, json_t *args)
+{
+	set_draining(arg, true);
+	status_answer(call, arg, args);
+}
+
+static void handle_undrain(struct ctl_call *call, void *arg, json_t *args)
+{
+	struct parent *parent = arg;
+
+	if (parent->stopping) {
+		ctl_fail(
+			call, "this proxy is stopping, which cannot be undone");
+		return;
+	}
+	set_draining(parent, false);
+	status_answer(call, arg, args);
+}
+
 /* --- proxy.sock, diagnostics --- */
 
 static const struct ctl_verb verbs[] = {
 	{"status", status_answer},
+	{"drain", handle_drain},
+	{"undrain", handle_undrain},
 	{NULL, NULL},
 };
 
@@ -110,7 +254,8 @@ static const struct ipc_link_ops ctl_ops = {
 	.on_down = on_ctl_down,
 };
 
-static const struct diag_ops diag_ops = {.missing = status_missing};
+static const struct diag_ops diag_ops = {
+	.missing = status_missing, .lag = PROXY_LAG};
 
 /* --- start and end --- */
 
@@ -172,14 +317,18 @@ static void parent_deinit(struct parent *parent)
 	munmap(parent->metrics_memory, parent->metrics_bytes);
 	close(parent->metrics_fd);
 	close(parent->config_fd);
+	if (parent->reload_fd >= 0)
+		close(parent->reload_fd);
 	loop_free(parent->loop);
 }
 
-int parent_run(const struct conf *conf, const char *config_path)
+int parent_run(struct conf *conf, const char *config_path)
 {
 	struct parent *parent = xcalloc(1, sizeof(*parent));
 
 	parent->conf = conf;
+	parent->config_path = config_path;
+	parent->reload_fd = -1;
 	daemon_raise_fd_limit();
 	parent->config_fd = spawn_keep_file(config_path);
 	if (parent->config_fd < 0)
@@ -193,12 +342,13 @@ int parent_run(const struct conf *conf, const char *config_path)
 	loop_on_signal(parent->loop, SIGCHLD, on_child, parent);
 	loop_on_signal(parent->loop, SIGTERM, on_stop, parent);
 	loop_on_signal(parent->loop, SIGINT, on_stop, parent);
+	loop_on_signal(parent->loop, SIGHUP, on_hangup, parent);
 	for (uint32_t i = 0; i < conf->proxy.workers; i++)
 		child_start(&parent->children[i]);
 	log_info("started: pid=%ld workers=%u clients=%s tunnels=%s",
 		(long)getpid(), conf->proxy.workers, conf->proxy.listen_addr,
 		conf->proxy.tunnel_listen_addr);
-	loop_run(parent->loop);
+	daemon_run(parent->loop);
 	parent_deinit(parent);
 	free(parent);
 	log_info("ended");

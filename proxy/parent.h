@@ -7,6 +7,9 @@
  * diagnostic address for all of them (status.h). It touches no client's byte.
  *
  *   RUNNING --SIGTERM, SIGINT--> stopping: workers drain, then all end
+ *
+ * `drain` and `undrain` are orders of peerctl's to all workers, also to those
+ * that are started meanwhile; they do not outlive this process.
  */
 
 #include <stdbool.h>
@@ -22,9 +25,11 @@ struct diag;
 struct ipc_server;
 
 struct parent {
-	const struct conf *conf;
+	struct conf *conf;
+	const char *config_path;
 	struct loop *loop;
-	int config_fd;
+	int config_fd; /* as at the start */
+	int reload_fd; /* as last read again; -1: not yet */
 	int metrics_fd;
 	struct metrics metrics;
 	void *metrics_memory;
@@ -33,11 +38,17 @@ struct parent {
 	struct diag *diag;
 	struct child *children; /* conf's workers */
 	bool ready;		/* has been told to the service manager */
+	bool warm;		/* all workers were, once */
 	bool stopping;
+	bool draining;	     /* by order; stopping comes on top */
+	int64_t drain_until; /* loop_now() */
 	struct timer *kill;
 };
 
-/* Runs until told to end; the exit status. Borrows both. */
-int parent_run(const struct conf *conf, const char *config_path);
+/* Runs until told to end; the exit status. Borrows both; SIGHUP changes conf.
+ */
+int parent_run(struct conf *conf, const char *config_path);
 /* A worker has said HELLO. */
-void parent_worker_is_up(struct parent *parent);
+void parent_worker_is_up(struct parent *parent, struct child *child);
+/* By order, or because it stops. */
+bool parent_is_draining(const struct parent *parent);

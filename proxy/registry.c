@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two hash tables over one list of tunnels. New entries go to the head of
+ * Three hash tables over one list of tunnels. New entries go to the head of
  * their chain, so the first one found of an agent is its newest.
  *
  * What a newcomer gets wrong: one agent may be here twice, when it came back
@@ -21,6 +21,7 @@ struct registry {
 	struct entry_list all;
 	size_t count;
 	uint64_t next_id;
+	struct entry_chain by_tunnel[BUCKETS];
 	struct entry_chain by_id[BUCKETS];
 	struct entry_chain by_name[BUCKETS];
 };
@@ -66,6 +67,8 @@ struct registry_entry *registry_add(struct registry *registry,
 	entry->since_ms = since_ms;
 	entry->remote_addr = xstrdup(remote_addr);
 	TAILQ_INSERT_TAIL(&registry->all, entry, all);
+	LIST_INSERT_HEAD(&registry->by_tunnel[entry->tunnel_id % BUCKETS],
+		entry, by_tunnel);
 	LIST_INSERT_HEAD(&registry->by_id[bucket_of(registration->agent_id)],
 		entry, by_id);
 	LIST_INSERT_HEAD(&registry->by_name[bucket_of(registration->name)],
@@ -84,6 +87,7 @@ void registry_update(
 void registry_remove(struct registry *registry, struct registry_entry *entry)
 {
 	TAILQ_REMOVE(&registry->all, entry, all);
+	LIST_REMOVE(entry, by_tunnel);
 	LIST_REMOVE(entry, by_id);
 	LIST_REMOVE(entry, by_name);
 	registry->count--;
@@ -122,7 +126,8 @@ struct registry_entry *registry_by_tunnel(
 {
 	struct registry_entry *entry;
 
-	TAILQ_FOREACH (entry, &registry->all, all) {
+	LIST_FOREACH (
+		entry, &registry->by_tunnel[tunnel_id % BUCKETS], by_tunnel) {
 		if (entry->tunnel_id == tunnel_id)
 			return entry;
 	}

@@ -18,6 +18,7 @@ struct tunnel;
 
 struct registry_entry {
 	TAILQ_ENTRY(registry_entry) all; /* oldest first */
+	LIST_ENTRY(registry_entry) by_tunnel;
 	LIST_ENTRY(registry_entry) by_id;
 	LIST_ENTRY(registry_entry) by_name;
 	uint64_t tunnel_id; /* unique in the worker's life, never 0 */

@@ -5,8 +5,10 @@
  */
 #include <stdlib.h>
 
+#include "proxy/agent_tunnel.h"
 #include "proxy/announce.h"
 #include "proxy/routed_link.h"
+#include "proxy/warmup.h"
 #include "proxy/web.h"
 #include "proxy/worker.h"
 #include "shared/alloc.h"
@@ -17,7 +19,11 @@ static void handle_cache(struct ipc_link *link, void *arg, struct ipc_msg *msg)
 	const Peerway__Ipc__Cache *cache =
 		(const Peerway__Ipc__Cache *)msg->payload;
 
-	worker_use_cache(arg, cache->path, cache->proxies_changed);
+	struct worker *worker = arg;
+
+	worker_use_cache(worker, cache->path, cache->proxies_changed);
+	if (cache->strategy_decided)
+		warmup_cache_is_current(worker->warmup);
 }
 
 static void handle_identity(
@@ -27,10 +33,19 @@ static void handle_identity(
 		arg, ((Peerway__Ipc__Identity *)msg->payload)->directory);
 }
 
+static void handle_move(struct ipc_link *link, void *arg, struct ipc_msg *msg)
+{
+	const Peerway__Ipc__TunnelMove *move =
+		(const Peerway__Ipc__TunnelMove *)msg->payload;
+
+	agent_tunnel_move(arg, move->tunnel_id, move->to);
+}
+
 /* What routed may say to us. Anything else drops the link. */
 static const struct ipc_handlers from_routed[] = {
 	{IPC_CACHE, handle_cache},
 	{IPC_IDENTITY, handle_identity},
+	{IPC_TUNNEL_MOVE, handle_move},
 	{IPC_JOIN_REPLY, web_handle_join_reply},
 	{0, NULL},
 };

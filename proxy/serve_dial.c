@@ -66,8 +66,9 @@ static void answer_failed(struct served *served)
 	failed.message = served->reason;
 	ipc_link_send(served->worker->peerd, IPC_DIAL_FAILED, &failed.base, -1);
 	metric_add(&served->worker->metrics, PROXY_SERVED_FAILED, 1);
-	log_info("dial for peerd failed: %s agent=%s service=%s source=%s "
-		 "conn=%s",
+	log_limited(LOG_INFO,
+		"dial for peerd failed: %s agent=%s service=%s source=%s "
+		"conn=%s",
 		served->reason, served->session.match.agent_id,
 		served->session.match.service, served->session.source,
 		served->session.id_text);

@@ -53,13 +53,24 @@ static json_t *listen_json(const struct conf_proxy *conf)
 	return listen;
 }
 
+/* Until what is left is cut; null: it does not drain. */
+static json_t *drain_left(const struct parent *parent)
+{
+	int64_t left = parent->drain_until - loop_now(parent->loop);
+
+	if (!parent_is_draining(parent))
+		return json_null();
+	return json_integer(left > 0 ? left : 0);
+}
+
 void status_answer(struct ctl_call *call, void *arg, json_t *args)
 {
 	struct parent *parent = arg;
 	struct metrics *metrics = &parent->metrics;
 
 	ctl_reply(call,
-		json_pack("{s:i, s:s, s:o, s:I, s:I, s:I, s:b, s:o, s:{s:I}}",
+		json_pack("{s:i, s:s, s:o, s:I, s:I, s:I, s:b, s:b, s:o, s:o,"
+			  " s:{s:I}}",
 			"pid", (int)getpid(), "version", PEERWAY_VERSION,
 			"workers", workers_json(parent), "clients",
 			(json_int_t)metric_get(metrics, PROXY_CLIENTS),
@@ -67,7 +78,9 @@ void status_answer(struct ctl_call *call, void *arg, json_t *args)
 			(json_int_t)metric_get(metrics, PROXY_TUNNELS),
 			"sessions",
 			(json_int_t)metric_get(metrics, PROXY_SESSIONS),
-			"stopping", parent->stopping, "listen",
+			"stopping", parent->stopping, "draining",
+			parent_is_draining(parent), "drain_left_ms",
+			drain_left(parent), "listen",
 			listen_json(&parent->conf->proxy), "identity",
 			"refused_by_workers",
 			(json_int_t)metric_get(
@@ -90,6 +103,15 @@ char *status_missing(void *arg)
 	unsigned workers = parent->conf->proxy.workers;
 	char *text = NULL;
 
+	if (metric_get(&parent->metrics, PROXY_WARM) >= workers)
+		parent->warm = true;
+	/* Whoever balances load sends nobody new. */
+	if (parent_is_draining(parent))
+		return xasprintf("draining: tunnels=%lld sessions=%lld\n",
+			(long long)metric_get(&parent->metrics, PROXY_TUNNELS),
+			(long long)metric_get(
+				&parent->metrics, PROXY_SESSIONS));
+
 	for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
 		int64_t have = metric_get(&parent->metrics, needs[i].metric);
 		char *before = text;
@@ -101,5 +123,9 @@ char *status_missing(void *arg)
 			workers);
 		free(before);
 	}
+	/* A worker that is started again has siblings, and its host has had
+	 * its time. */
+	if (!text && !parent->warm)
+		text = xstrdup("tunnels: not yet a way to every agent\n");
 	return text;
 }

@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "proxy/access.h"
-#include "proxy/cidr.h"
 #include "proxy/dial.h"
 #include "proxy/listener.h"
 #include "proxy/registry.h"
@@ -21,12 +20,14 @@
 #include "proxy/tcp_listener.h"
 #include "proxy/worker.h"
 #include "shared/alloc.h"
+#include "shared/cidr.h"
 #include "shared/log.h"
 
 struct tcp_listener {
 	const struct conf_tcp_listener *conf;
+	unsigned reloads; /* the worker's when allow_from was read */
 	unsigned range_count;
-	struct cidr ranges[];
+	struct cidr *ranges;
 };
 
 struct tcp_session {
@@ -68,8 +69,9 @@ static void hand_over(struct tcp_session *tcp)
 	Peerway__Ipc__Dial message;
 
 	if (!ipc_link_is_up(worker->peerd)) {
-		log_warn("tcp client dropped: no tunnel here, and peerd is not "
-			 "reachable target=%s source=%s",
+		log_limited(LOG_WARN,
+			"tcp client dropped: no tunnel here, and peerd is not "
+			"reachable target=%s source=%s",
 			tcp->session.target, tcp->session.source);
 		drop(tcp);
 		return;
@@ -79,8 +81,9 @@ static void hand_over(struct tcp_session *tcp)
 	message.deadline_ms = worker->conf->proxy.dial_timeout;
 	message.raw = true;
 	if (ipc_link_send(worker->peerd, IPC_DIAL, &message.base, tcp->fd))
-		log_warn("tcp client dropped: peerd does not read target=%s "
-			 "source=%s",
+		log_limited(LOG_WARN,
+			"tcp client dropped: peerd does not read target=%s "
+			"source=%s",
 			tcp->session.target, tcp->session.source);
 	else
 		metric_add(&worker->metrics, PROXY_HANDED_OVER, 1);
@@ -110,7 +113,8 @@ static void on_answer(void *arg, const struct dial_answer *answer)
 		hand_over(tcp);
 		return;
 	}
-	log_info("tcp client dropped: %s target=%s source=%s conn=%s",
+	log_limited(LOG_INFO,
+		"tcp client dropped: %s target=%s source=%s conn=%s",
 		answer->text, tcp->session.target, tcp->session.source,
 		tcp->session.id_text);
 	metric_add(&worker->metrics, proxy_metric_of_code(answer->code), 1);
@@ -133,9 +137,37 @@ static const struct dial_ops dial_ops = {
 	.on_end = on_end,
 };
 
-static bool is_allowed(
-	const struct tcp_listener *listener, const struct sock_addr *from)
+static void read_allow_from(
+	const struct worker *worker, struct tcp_listener *listener)
 {
+	static const char *const loopback[] = {"127.0.0.0/8", "::1"};
+	const char *const *texts =
+		(const char *const *)listener->conf->allow_from;
+	unsigned count = listener->conf->allow_from_count;
+
+	if (!count) {
+		texts = loopback;
+		count = sizeof(loopback) / sizeof(loopback[0]);
+	}
+	listener->reloads = worker->reloads;
+	listener->range_count = 0;
+	free(listener->ranges);
+	listener->ranges = xcalloc(count, sizeof(*listener->ranges));
+	for (unsigned i = 0; i < count; i++) {
+		if (cidr_parse(
+			    texts[i], &listener->ranges[listener->range_count]))
+			log_error("allow_from: not an address range: %s",
+				texts[i]);
+		else
+			listener->range_count++;
+	}
+}
+
+static bool is_allowed(const struct worker *worker,
+	struct tcp_listener *listener, const struct sock_addr *from)
+{
+	if (listener->reloads != worker->reloads)
+		read_allow_from(worker, listener);
 	for (unsigned i = 0; i < listener->range_count; i++) {
 		if (cidr_contains(&listener->ranges[i], from))
 			return true;
@@ -150,18 +182,22 @@ static const char *check(struct worker *worker,
 {
 	struct access_request access = {.allowed_from = true, .target = match};
 	const char *reason = NULL;
+	enum route_result result = route_resolve(
+		worker->routes, listener->conf->target, match, why);
 
-	if (route_resolve(worker->routes, listener->conf->target, match, why) !=
-		ROUTE_FOUND)
+	if (result != ROUTE_FOUND) {
+		metric_add(&worker->metrics, proxy_metric_of_result(result), 1);
 		return why;
-	access_is_allowed(&access, &reason);
+	}
+	if (!access_is_allowed(&access, &reason))
+		metric_add(&worker->metrics, PROXY_DIAL_DENIED, 1);
 	return reason;
 }
 
 static void refuse(struct worker *worker, const struct tcp_listener *listener,
 	int fd, const char *why, const char *source)
 {
-	log_info("tcp client refused: %s target=%s source=%s", why,
+	log_limited(LOG_INFO, "tcp client refused: %s target=%s source=%s", why,
 		listener->conf->target, source);
 	sock_reset_on_close(fd);
 	close(fd);
@@ -179,7 +215,7 @@ static void on_accept(
 	const char *reason;
 
 	sock_format(from, source, sizeof(source));
-	if (!is_allowed(listener, from)) {
+	if (!is_allowed(worker, listener, from)) {
 		metric_add(&worker->metrics, PROXY_TCP_DENIED, 1);
 		refuse(worker, listener, fd, "not in allow_from", source);
 		return;
@@ -212,47 +248,42 @@ static bool has_room(const struct worker *worker)
 	return worker->client_count < worker->conf->proxy.max_clients;
 }
 
+static void release(void *arg)
+{
+	struct tcp_listener *listener = arg;
+
+	free(listener->ranges);
+	free(listener);
+}
+
 static const struct listener_ops listener_ops = {
 	.on_accept = on_accept,
 	.admit = has_room,
-	.release = free,
+	.release = release,
 };
 
 void tcp_listener_start(
 	struct worker *worker, int fd, const struct conf_tcp_listener *conf)
 {
-	static const char *const loopback[] = {"127.0.0.0/8", "::1"};
-	const char *const *texts = (const char *const *)conf->allow_from;
-	unsigned count = conf->allow_from_count;
-	struct tcp_listener *listener;
+	struct tcp_listener *listener = xcalloc(1, sizeof(*listener));
 
-	if (!count) {
-		texts = loopback;
-		count = sizeof(loopback) / sizeof(loopback[0]);
-	}
-	listener = xcalloc(
-		1, sizeof(*listener) + count * sizeof(listener->ranges[0]));
 	listener->conf = conf;
-	for (unsigned i = 0; i < count; i++) {
-		if (cidr_parse(
-			    texts[i], &listener->ranges[listener->range_count]))
-			log_error("allow_from: not an address range: %s",
-				texts[i]);
-		else
-			listener->range_count++;
-	}
+	read_allow_from(worker, listener);
 	listener_start(worker, fd, &listener_ops, listener);
 }
 
 void tcp_listener_drop_sessions(struct worker *worker)
 {
 	struct tcp_session *tcp;
+	uint64_t sent, received;
 
 	while ((tcp = TAILQ_FIRST(&worker->tcp_sessions))) {
 		if (tcp->joined) {
+			dial_counts(tcp->dial, &sent, &received);
 			session_log_end(&tcp->session, "session ended",
-				loop_now(worker->loop), -ECANCELED, 0, 0);
-			worker_session_ends(worker, 0, 0);
+				loop_now(worker->loop), -ECANCELED, sent,
+				received);
+			worker_session_ends(worker, sent, received);
 		}
 		if (tcp->dial)
 			dial_cancel(tcp->dial);

@@ -5,10 +5,10 @@
  *
  * What a newcomer gets wrong: the choice cannot be made in the ALPN callback,
  * which comes after the certificate request was decided; it has to be the
- * ClientHello callback.
+ * ClientHello callback. It is called again when a handshake that it made wait
+ * goes on, and for the second ClientHello after a HelloRetryRequest.
  */
 #include <errno.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -45,14 +45,29 @@ void trust_free(struct trust *trust)
 	free(trust);
 }
 
+static enum trust_kind kind_asked(SSL *ssl)
+{
+	if (tls_hello_offers(ssl, TLS_ALPN_TUNNEL))
+		return TRUST_TUNNEL;
+	return tls_hello_offers(ssl, TLS_ALPN_AGENT) ? TRUST_AGENT : TRUST_USER;
+}
+
 static int on_client_hello(SSL *ssl, int *alert, void *arg)
 {
 	struct trust *trust = arg;
+	struct trust_hello *hello = SSL_get_app_data(ssl);
+	enum trust_kind kind = kind_asked(ssl);
 
-	if (tls_hello_offers(ssl, TLS_ALPN_TUNNEL))
-		tls_use_ctx(ssl, trust->contexts[TRUST_TUNNEL]);
-	else if (tls_hello_offers(ssl, TLS_ALPN_AGENT))
-		tls_use_ctx(ssl, trust->contexts[TRUST_AGENT]);
+	/* the second one, after HelloRetryRequest, must not ask for more */
+	if (hello->seen && kind != hello->asked)
+		return SSL_CLIENT_HELLO_ERROR;
+	hello->seen = true;
+	hello->asked = kind;
+	if (kind == TRUST_USER)
+		return SSL_CLIENT_HELLO_SUCCESS;
+	if (!hello->admitted)
+		return SSL_CLIENT_HELLO_RETRY;
+	tls_use_ctx(ssl, trust->contexts[kind]);
 	return SSL_CLIENT_HELLO_SUCCESS;
 }
 
@@ -73,10 +88,11 @@ int trust_use(
 		free_contexts(contexts);
 		return -EINVAL;
 	}
-	for (int i = 0; i < TRUST_KINDS; i++)
+	for (int i = 0; i < TRUST_KINDS; i++) {
 		tls_ctx_set_alpn(contexts[i], alpn[i]);
-	SSL_CTX_set_client_hello_cb(
-		contexts[TRUST_USER], on_client_hello, trust);
+		SSL_CTX_set_client_hello_cb(
+			contexts[i], on_client_hello, trust);
+	}
 
 	free_contexts(trust->contexts);
 	memcpy(trust->contexts, contexts, sizeof(contexts));
@@ -89,14 +105,18 @@ int64_t trust_not_after(const struct trust *trust)
 	return trust->not_after;
 }
 
-SSL *trust_accept(struct trust *trust, bool tunnels_only)
+SSL *trust_accept(
+	struct trust *trust, bool tunnels_only, struct trust_hello *hello)
 {
 	SSL_CTX *ctx =
 		trust->contexts[tunnels_only ? TRUST_TUNNEL : TRUST_USER];
 	SSL *ssl = ctx ? SSL_new(ctx) : NULL;
 
-	if (ssl)
-		SSL_set_accept_state(ssl);
+	if (!ssl)
+		return NULL;
+	*hello = (struct trust_hello){.asked = TRUST_USER};
+	SSL_set_app_data(ssl, hello);
+	SSL_set_accept_state(ssl);
 	return ssl;
 }
 

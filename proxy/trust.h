@@ -13,11 +13,21 @@
  */
 
 #include <openssl/ssl.h>
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "shared/tls.h"
 
 enum trust_kind { TRUST_USER, TRUST_AGENT, TRUST_TUNNEL, TRUST_KINDS };
+
+/* What a ClientHello asks for. An agent's handshake waits (chan_handshake():
+ * -EINPROGRESS) until admitted is set: nothing was sent yet, and a plain answer
+ * is still possible. */
+struct trust_hello {
+	bool seen;
+	enum trust_kind asked;
+	bool admitted;
+};
 
 struct trust;
 
@@ -32,8 +42,10 @@ int trust_use(
 int64_t trust_not_after(const struct trust *trust);
 
 /* A connection that waits for its ClientHello: on 3080 of any kind, on 3024
- * (tunnels_only) of one. Gives, or NULL: no identity yet. */
-SSL *trust_accept(struct trust *trust, bool tunnels_only);
+ * (tunnels_only) of one. Gives, or NULL: no identity yet. Borrows hello until
+ * the handshake has ended. */
+SSL *trust_accept(
+	struct trust *trust, bool tunnels_only, struct trust_hello *hello);
 /* What it became; valid after the handshake. */
 enum trust_kind trust_kind_of(const SSL *ssl);
 /* The leaf, if one was sent and verified; borrowed. */

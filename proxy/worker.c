@@ -8,12 +8,13 @@
  * routed has none yet. It accepts all the same and refuses handshakes until
  * they are there; routed announces both.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -22,6 +23,7 @@
 #include "proxy/client.h"
 #include "proxy/dial.h"
 #include "proxy/discover.h"
+#include "proxy/drain.h"
 #include "proxy/handshake.h"
 #include "proxy/inherit.h"
 #include "proxy/listener.h"
@@ -32,17 +34,19 @@
 #include "proxy/serve_dial.h"
 #include "proxy/tcp_listener.h"
 #include "proxy/trust.h"
+#include "proxy/warmup.h"
 #include "proxy/worker.h"
 #include "shared/alloc.h"
+#include "shared/lag.h"
+#include "shared/process_metrics.h"
 #include "shared/daemon.h"
 #include "shared/ipc_link.h"
 #include "shared/log.h"
+#include "shared/reload.h"
 
 #define TICK_MS 1000
-#define DRAIN_TICK_MS 50
 #define COUNT_FDS_TICKS 5
-#define PUSH_TICKS 120	    /* agents forget a proxy after 3 minutes */
-#define CLOSE_LINGER_MS 500 /* for GOAWAY to arrive */
+#define PUSH_TICKS 120 /* agents forget a proxy after 3 minutes */
 
 /* --- identity, cache --- */
 
@@ -81,17 +85,30 @@ void worker_load_identity(struct worker *worker, const char *directory)
 	tls_identity_unref(identity);
 }
 
-static void refresh_discovery(struct worker *worker)
+/* Also when nothing has changed: an older list is no news to an agent, and what
+ * it has no news of it forgets. */
+static void push_discovery(struct worker *worker)
+{
+	discover_refresh(worker->discover, routes_cache(worker->routes));
+	agent_tunnel_push_all(worker);
+}
+
+static void configure_hub(struct worker *worker)
 {
 	struct tunnel_settings settings = {
 		.stream_buffer_max = worker->conf->proxy.stream_buffer_max,
 		.buffer_max = worker->conf->proxy.buffer_max,
 	};
 
-	if (!discover_refresh(worker->discover, routes_cache(worker->routes)))
-		return;
 	discover_keepalive(worker->discover, &settings);
 	tunnel_hub_configure(worker->hub, &settings);
+}
+
+static void refresh_discovery(struct worker *worker)
+{
+	if (!discover_refresh(worker->discover, routes_cache(worker->routes)))
+		return;
+	configure_hub(worker);
 	agent_tunnel_push_all(worker);
 }
 
@@ -112,6 +129,7 @@ void worker_use_cache(
 	metric_set(&worker->metrics, PROXY_HAS_CACHE, 1);
 	if (proxies_changed || before != routes_cache(worker->routes))
 		refresh_discovery(worker);
+	agent_tunnel_tell_published(worker);
 }
 
 /* What a routed that is away now left on disk. */
@@ -133,7 +151,7 @@ static void load_from_disk(struct worker *worker)
 	free(identity);
 }
 
-/* --- sessions, ticks, drain --- */
+/* --- sessions, ticks --- */
 
 void worker_session_begins(struct worker *worker)
 {
@@ -151,17 +169,12 @@ void worker_session_ends(
 		(int64_t)received);
 }
 
-static int count_fds(void)
+static int64_t max_fds(void)
 {
-	DIR *dir = opendir("/proc/self/fd");
-	int count = -3; /* ".", ".." and the one just opened */
+	struct rlimit limit;
 
-	if (!dir)
-		return 0;
-	while (readdir(dir))
-		count++;
-	closedir(dir);
-	return count;
+	return getrlimit(RLIMIT_NOFILE, &limit) == 0 ? (int64_t)limit.rlim_cur
+						     : 0;
 }
 
 static void update_metrics(struct worker *worker)
@@ -180,21 +193,8 @@ static void update_metrics(struct worker *worker)
 	metric_set(metrics, PROXY_CLIENTS, worker->client_count);
 	/* with many descriptors a costly one */
 	if (worker->ticks % COUNT_FDS_TICKS == 0)
-		metric_set(metrics, PROXY_OPEN_FDS, count_fds());
-}
-
-/* Nobody is left: says goodbye to the agents, then ends. */
-static void finish_drain(struct worker *worker)
-{
-	if (worker->drained) {
-		if (!worker->tunnel_count)
-			loop_stop(worker->loop);
-		return;
-	}
-	log_info("drained: sessions=%u clients=%u", worker->session_count,
-		worker->client_count);
-	worker->drained = true;
-	agent_tunnel_close_all(worker, CLOSE_LINGER_MS, "shutting down");
+		metric_set(metrics, PROXY_OPEN_FDS, process_open_fds());
+	metric_set(metrics, PROXY_MAX_FDS, max_fds());
 }
 
 static void on_tick(void *arg)
@@ -203,41 +203,66 @@ static void on_tick(void *arg)
 
 	update_metrics(worker);
 	listener_tick(worker);
-	if (worker->draining && !worker->session_count && !worker->client_count)
-		finish_drain(worker);
 	if (++worker->ticks % PUSH_TICKS == 0)
-		agent_tunnel_push_all(worker);
-	timer_set(worker->tick, worker->draining ? DRAIN_TICK_MS : TICK_MS);
-}
-
-static void on_drain_timeout(void *arg)
-{
-	struct worker *worker = arg;
-
-	log_warn("drain_timeout ended: sessions=%u clients=%u",
-		worker->session_count, worker->client_count);
-	loop_stop(worker->loop);
+		push_discovery(worker);
+	timer_set(worker->tick, TICK_MS);
 }
 
 static void on_signal(int signal, void *arg)
 {
 	struct worker *worker = arg;
 
-	if (worker->draining)
-		return;
-	log_info("stopping: sessions=%u tunnels=%u", worker->session_count,
-		worker->tunnel_count);
-	worker->draining = true;
-	announce_all(worker, worker->routed);
-	listener_stop_all(worker);
-	timer_set(worker->drain, worker->conf->proxy.drain_timeout);
-	timer_set(worker->tick, DRAIN_TICK_MS);
+	drain_stop(worker->drain, worker->conf->proxy.drain_timeout);
 }
 
 /* --- the parent --- */
 
+static void handle_drain(struct ipc_link *link, void *arg, struct ipc_msg *msg)
+{
+	const Peerway__Ipc__Drain *order =
+		(const Peerway__Ipc__Drain *)msg->payload;
+	struct worker *worker = arg;
+
+	if (!order->on)
+		drain_cancel(worker->drain);
+	else
+		drain_begin(worker->drain, order->timeout_ms);
+	if (order->on && !order->timeout_ms)
+		drain_hurry(worker->drain);
+}
+
+/* Everything else is read from conf when it is needed. */
+static void apply(struct worker *worker)
+{
+	worker->reloads++;
+	handshakes_set_bound(worker);
+	refresh_discovery(worker);
+	configure_hub(worker);
+	listener_resume_all(worker);
+}
+
+static void handle_reload(struct ipc_link *link, void *arg, struct ipc_msg *msg)
+{
+	struct worker *worker = arg;
+	struct conf_changes changes;
+	char *error = NULL;
+	char path[64];
+	int fd = ipc_take_fd(msg);
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	if (reload_take(worker->conf, path, path, CONF_PROXY, &changes,
+		    &error) == 0)
+		apply(worker);
+	else
+		log_error("configuration stays as it was: %s", error);
+	free(error);
+	close(fd);
+}
+
 static const struct ipc_handlers from_parent[] = {
-	{0, NULL}, /* it only has to be there */
+	{IPC_RELOAD, handle_reload},
+	{IPC_DRAIN, handle_drain},
+	{0, NULL},
 };
 
 static void on_parent_down(struct ipc_link *link, void *arg, const char *reason)
@@ -319,7 +344,7 @@ static void map_metrics(struct worker *worker)
 }
 
 static void worker_init(
-	struct worker *worker, const struct conf *conf, uint32_t number)
+	struct worker *worker, struct conf *conf, uint32_t number)
 {
 	struct tunnel_settings settings = {
 		.stream_buffer_max = conf->proxy.stream_buffer_max,
@@ -336,20 +361,24 @@ static void worker_init(
 		die("cannot read or make the host's uuid in %s: %s",
 			conf->data_dir, strerror(-ret));
 	TAILQ_INIT(&worker->listeners);
-	TAILQ_INIT(&worker->handshakes);
 	TAILQ_INIT(&worker->tunnels);
+	TAILQ_INIT(&worker->pushes);
+	TAILQ_INIT(&worker->unpublished);
 	TAILQ_INIT(&worker->clients);
 	TAILQ_INIT(&worker->tcp_sessions);
 	map_metrics(worker);
 	worker->loop = loop_new();
 	worker->trust = trust_new();
+	worker->handshakes = handshakes_new(worker);
 	worker->registry = registry_new();
 	worker->routes = routes_new(conf->cluster_name, worker->registry);
 	worker->discover = discover_new(conf, worker->proxy_id);
 	discover_keepalive(worker->discover, &settings);
 	worker->hub = tunnel_hub_new(worker->loop, &settings);
 	worker->tick = timer_new(worker->loop, on_tick, worker);
-	worker->drain = timer_new(worker->loop, on_drain_timeout, worker);
+	worker->lag = lag_new(worker->loop, &worker->metrics, PROXY_LAG);
+	worker->drain = drain_new(worker);
+	worker->warmup = warmup_new(worker);
 }
 
 /* Everything that has a connection goes first, so that its last messages and
@@ -357,7 +386,7 @@ static void worker_init(
 static void worker_deinit(struct worker *worker)
 {
 	listener_stop_all(worker);
-	handshake_drop_all(worker);
+	handshakes_free(worker->handshakes);
 	client_drop_all(worker);
 	tcp_listener_drop_sessions(worker);
 	agent_tunnel_close_all(worker, 0, "shutting down");
@@ -367,8 +396,10 @@ static void worker_deinit(struct worker *worker)
 	ipc_link_free(worker->routed);
 	ipc_link_free(worker->peerd);
 	ipc_link_free(worker->parent);
-	timer_free(worker->drain);
+	warmup_free(worker->warmup);
+	drain_free(worker->drain);
 	timer_free(worker->tick);
+	lag_free(worker->lag);
 	tunnel_hub_free(worker->hub);
 	discover_free(worker->discover);
 	routes_free(worker->routes);
@@ -379,13 +410,15 @@ static void worker_deinit(struct worker *worker)
 	loop_free(worker->loop);
 }
 
-int worker_run(const struct conf *conf, uint32_t number)
+int worker_run(struct conf *conf, uint32_t number)
 {
 	struct worker *worker = xcalloc(1, sizeof(*worker));
 
 	worker_init(worker, conf, number);
 	loop_on_signal(worker->loop, SIGTERM, on_signal, worker);
 	loop_on_signal(worker->loop, SIGINT, on_signal, worker);
+	/* one to the whole group of processes is the parent's business */
+	signal(SIGHUP, SIG_IGN);
 	start_links(worker);
 	load_from_disk(worker);
 	start_listeners(worker);

@@ -50,6 +50,9 @@ struct fake_proxy {
 	struct discovery *fleet; /* what it tells; borrowed, may be NULL */
 	const char *token;	 /* what a join needs */
 	bool silent;		 /* accepts, then says nothing */
+	const char *plain;	 /* what it says instead of TLS */
+	bool unpublished;	 /* does not say that tunnels are known */
+	int moved;		 /* status of the last answer to move */
 	const char *refusal;	 /* status line of every HTTP answer */
 
 	struct tunnel *tunnels[FAKE_TUNNELS_MAX];
@@ -271,6 +274,46 @@ static inline void fake_push(struct fake_proxy *proxy)
 	free(json);
 }
 
+/* POST path to all tunnels. */
+static inline void fake_post(struct fake_proxy *proxy, const char *path,
+	const char *body,
+	void (*on_data)(void *arg, int status, const uint8_t *data, size_t len,
+		bool end))
+{
+	for (unsigned i = 0; i < proxy->tunnel_count; i++) {
+		const struct tunnel_exchange post = {
+			.method = "POST",
+			.path = path,
+			.body = body,
+			.len = strlen(body),
+			.on_data = on_data,
+			.arg = proxy,
+		};
+
+		if (tunnel_is_ready(proxy->tunnels[i]))
+			tunnel_exchange(proxy->tunnels[i], &post);
+	}
+}
+
+static inline void fake_publish(struct fake_proxy *proxy)
+{
+	fake_post(proxy, "/v1/published", "", fake_on_posted);
+}
+
+static inline void fake_on_moved(
+	void *arg, int status, const uint8_t *data, size_t len, bool end)
+{
+	((struct fake_proxy *)arg)->moved = status;
+}
+
+static inline void fake_ask_to_move(struct fake_proxy *proxy, const char *to)
+{
+	char body[80];
+
+	snprintf(body, sizeof(body), "{\"to\": \"%s\"}", to);
+	fake_post(proxy, "/v1/move", body, fake_on_moved);
+}
+
 static inline void fake_on_registered(
 	void *arg, int status, const uint8_t *data, size_t len, bool end)
 {
@@ -318,6 +361,8 @@ static inline void fake_on_ready(struct tunnel *tunnel, void *arg)
 	tunnel_exchange(tunnel, &get);
 	tunnel_exchange(tunnel, &events);
 	fake_push(proxy);
+	if (!proxy->unpublished)
+		fake_publish(proxy);
 }
 
 static inline void fake_on_tunnel_end(
@@ -428,7 +473,11 @@ static inline void fake_on_accept(evutil_socket_t fd, short what, void *arg)
 	if (conn < 0)
 		return;
 	proxy->connections++;
-	if (proxy->silent)
+	if (proxy->plain) {
+		assert(write(conn, proxy->plain, strlen(proxy->plain)) > 0);
+		shutdown(conn, SHUT_WR);
+	}
+	if (proxy->silent || proxy->plain)
 		return; /* and the descriptor ends with the process */
 	ssl = SSL_new(proxy->ctx);
 	SSL_set_accept_state(ssl);

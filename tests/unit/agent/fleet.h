@@ -29,12 +29,18 @@ struct said {
 	enum discovery_strategy strategy;
 	uint32_t count;
 	const char *addr; /* NULL: none */
+	const char *region;
+	const char *zone;
 };
 
-static inline void mention(struct tracker *tracker, const struct said *said,
-	size_t count, int64_t now)
+/* Lists made so far, each newer than the one before; 0: without a revision. */
+static uint64_t said_revision;
+
+static inline struct fleet *fleet_of(const struct said *said, size_t count)
 {
-	struct discovery discovery = {.proxy_count = count};
+	struct discovery discovery = {
+		.proxy_count = count, .revision = said_revision};
+	struct fleet *fleet;
 
 	discovery.proxies = calloc(count + 1, sizeof(discovery.proxies[0]));
 	for (size_t i = 0; i < count; i++) {
@@ -50,7 +56,21 @@ static inline void mention(struct tracker *tracker, const struct said *said,
 			strcpy(proxy->public_addr[0], said[i].addr);
 			proxy->public_addr_count = 1;
 		}
+		strcpy(proxy->region, said[i].region ? said[i].region : "");
+		strcpy(proxy->zone, said[i].zone ? said[i].zone : "");
 	}
-	tracker_mention(tracker, &discovery, now);
+	fleet = fleet_new(&discovery);
 	free(discovery.proxies);
+	return fleet;
+}
+
+/* A whole list that came at now. */
+static inline bool mention(struct tracker *tracker, const struct said *said,
+	size_t count, int64_t now)
+{
+	struct fleet *fleet = fleet_of(said, count);
+	bool news = tracker_mention(tracker, fleet, now);
+
+	fleet_unref(fleet);
+	return news;
 }

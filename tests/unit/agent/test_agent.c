@@ -299,11 +299,76 @@ static void test_a_change_of_strategy_is_followed(void **state)
 	set_strategy(scene, DISCOVERY_PROXY_PEERING, 1);
 	scene->records[0].strategy = DISCOVERY_AGENT_MESH;
 	push_all(scene);
-	hold_for(scene, POOL_SURPLUS_MS + 500, tunnels(scene) == 3);
+	hold_for(scene, STRATEGY_SURPLUS_MS + 500, tunnels(scene) == 3);
 	scene->records[0].strategy = DISCOVERY_PROXY_PEERING;
 	push_all(scene);
 	wait_until(scene, tunnels(scene) == 1);
 	hold_for(scene, 300, tunnels(scene) == 1);
+}
+
+/* Proxies but that one. */
+static void set_unpublished(struct scene *scene, const struct fake_proxy *but)
+{
+	for (int i = 0; i < PROXIES; i++)
+		scene->proxies[i].unpublished = &scene->proxies[i] != but;
+}
+
+static void publish_all(struct scene *scene)
+{
+	for (int i = 0; i < PROXIES; i++)
+		fake_publish(&scene->proxies[i]);
+}
+
+static void test_a_draining_proxy_is_left_when_another_is_published(
+	void **state)
+{
+	struct scene *scene = *state;
+	struct fake_proxy *first;
+
+	set_strategy(scene, DISCOVERY_PROXY_PEERING, 1);
+	start_with_identity(scene);
+	wait_until(scene, holder(scene));
+	first = holder(scene);
+	set_unpublished(scene, first);
+	scene->records[first - scene->proxies].draining = true;
+	push_all(scene);
+	wait_until(scene, tunnels(scene) == 2);
+	hold_for(scene, STRATEGY_LEAVE_MS + 500,
+		tunnels(scene) == 2 && first->tunnel_count == 1);
+	publish_all(scene);
+	wait_until(scene, tunnels(scene) == 1 && !first->tunnel_count);
+	/* serving again, nothing is to be done */
+	scene->records[first - scene->proxies].draining = false;
+	push_all(scene);
+	hold_for(scene, 500, tunnels(scene) == 1);
+}
+
+static void test_who_is_asked_to_move_goes_where_it_was_told(void **state)
+{
+	struct scene *scene = *state;
+	struct fake_proxy *from, *to;
+
+	set_strategy(scene, DISCOVERY_PROXY_PEERING, 1);
+	start_with_identity(scene);
+	wait_until(scene, holder(scene));
+	from = holder(scene);
+	to = &scene->proxies[(from - scene->proxies + 1) % PROXIES];
+	fake_ask_to_move(from, to->id);
+	wait_until(scene, to->tunnel_count == 1);
+	assert_int_equal(from->tunnel_count, 1);
+	wait_until(scene, !from->tunnel_count);
+	assert_int_equal(from->moved, 200);
+	hold_for(scene, 500, tunnels(scene) == 1 && to->tunnel_count == 1);
+	/* with a tunnel to each there is nowhere to go */
+	set_strategy(scene, DISCOVERY_AGENT_MESH, 0);
+	push_all(scene);
+	wait_until(scene, tunnels(scene) == 3);
+	fake_ask_to_move(to, from->id);
+	wait_until(scene, to->moved);
+	assert_int_equal(to->moved, 409);
+	fake_post(to, "/v1/move", "{\"to\": 7}", fake_on_moved);
+	wait_until(scene, to->moved == 400);
+	hold_for(scene, 300, tunnels(scene) == 3);
 }
 
 static void test_a_lost_proxy_is_replaced_and_comes_back(void **state)
@@ -342,8 +407,103 @@ static void test_a_proxy_that_hangs_does_not_hold_up_the_others(void **state)
 	start(scene, &config);
 	wait_until(scene, scene->proxies[1].tunnel_count == 1);
 	assert_true(loop_now(scene->loop) - began <
-		    POOL_INTRODUCTION_MS + 3 * ATTEMPTS_HEDGE_MS + 500);
+		    POOL_INTRODUCTION_MS + 3 * TRACKER_HEDGE_MS + 500);
 	tls_identity_unref(config.identity);
+}
+
+#define BUSY                                                     \
+	"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n" \
+	"Content-Length: 0\r\nConnection: close\r\n\r\n"
+
+static int64_t failures(const struct scene *scene, enum connect_failure why)
+{
+	return metric_get(&scene->metrics, SERIES_CONNECT_FAILURES + why);
+}
+
+static void test_a_busy_proxy_is_left_alone_and_has_not_failed(void **state)
+{
+	struct scene *scene = *state;
+	struct fake_proxy *proxy = &scene->proxies[0];
+	unsigned had;
+
+	scene->fleet.proxy_count = 1;
+	proxy->plain = BUSY;
+	start_with_identity(scene);
+	wait_until(scene, failures(scene, CONNECT_BUSY) == 1);
+	had = proxy->connections;
+	hold_for(scene, 900, proxy->connections == had);
+	wait_until(scene, failures(scene, CONNECT_BUSY) == 2);
+	proxy->plain = NULL;
+	wait_until(scene, tunnels(scene) == 1);
+	assert_int_equal(failures(scene, CONNECT_TLS), 0);
+	assert_int_equal(failures(scene, CONNECT_UNREACHABLE), 0);
+}
+
+static void test_the_next_address_of_a_busy_one_is_tried(void **state)
+{
+	struct scene *scene = *state;
+
+	/* the first address of 1 is busy */
+	scene->fleet.proxy_count = 2;
+	strcpy(scene->records[1].public_addr[0], scene->proxies[2].addr);
+	strcpy(scene->records[1].public_addr[1], scene->proxies[1].addr);
+	scene->records[1].public_addr_count = 2;
+	scene->proxies[2].plain = BUSY;
+	start_with_identity(scene);
+	wait_until(scene, tunnels(scene) == 2);
+	assert_int_equal(scene->proxies[1].tunnel_count, 1);
+	assert_true(scene->proxies[2].connections > 0);
+}
+
+static void test_reconnect_forgets_all_waits(void **state)
+{
+	struct scene *scene = *state;
+	struct fake_proxy *proxy = &scene->proxies[0];
+
+	scene->fleet.proxy_count = 1;
+	proxy->plain = "HTTP/1.1 503 Service Unavailable\r\n"
+		       "Retry-After: 70\r\n\r\n";
+	start_with_identity(scene);
+	wait_until(scene, failures(scene, CONNECT_BUSY) == 1);
+	proxy->plain = NULL;
+	agent_reconnect(scene->agent);
+	wait_until(scene, tunnels(scene) == 1); /* in 20 s */
+	/* what stands is left alone */
+	agent_reconnect(scene->agent);
+	hold_for(scene, 200, tunnels(scene) == 1);
+	assert_int_equal(metric_get(&scene->metrics, SERIES_TUNNELS_OPENED), 1);
+}
+
+static void test_reconnect_drops_what_hangs(void **state)
+{
+	struct scene *scene = *state;
+	struct fake_proxy *proxy = &scene->proxies[0];
+	int64_t began;
+
+	scene->fleet.proxy_count = 1;
+	proxy->silent = true;
+	start_with_identity(scene);
+	/* the question for the fleet, and then an attempt at a tunnel */
+	wait_until(scene, proxy->connections == 2);
+	proxy->silent = false;
+	began = loop_now(scene->loop);
+	agent_reconnect(scene->agent);
+	wait_until(scene, tunnels(scene) == 1);
+	/* the attempt alone would hang for longer */
+	assert_true(loop_now(scene->loop) - began < CONNECT_HANDSHAKE_MS / 2);
+}
+
+static void test_another_plain_answer_is_a_failure(void **state)
+{
+	struct scene *scene = *state;
+
+	scene->fleet.proxy_count = 1;
+	scene->proxies[0].plain = "HTTP/1.1 400 Bad Request\r\n\r\n";
+	start_with_identity(scene);
+	wait_until(scene, failures(scene, CONNECT_TLS) >= 1);
+	assert_int_equal(failures(scene, CONNECT_BUSY), 0);
+	scene->proxies[0].plain = NULL;
+	wait_until(scene, tunnels(scene) == 1);
 }
 
 static void test_a_proxy_we_have_is_refused_quietly(void **state)
@@ -662,8 +822,15 @@ int main(void)
 		CASE(test_mesh_has_a_tunnel_to_every_proxy),
 		CASE(test_peering_has_as_many_as_asked_for),
 		CASE(test_a_change_of_strategy_is_followed),
+		CASE(test_a_draining_proxy_is_left_when_another_is_published),
+		CASE(test_who_is_asked_to_move_goes_where_it_was_told),
 		CASE(test_a_lost_proxy_is_replaced_and_comes_back),
 		CASE(test_a_proxy_that_hangs_does_not_hold_up_the_others),
+		CASE(test_a_busy_proxy_is_left_alone_and_has_not_failed),
+		CASE(test_the_next_address_of_a_busy_one_is_tried),
+		CASE(test_reconnect_forgets_all_waits),
+		CASE(test_reconnect_drops_what_hangs),
+		CASE(test_another_plain_answer_is_a_failure),
 		CASE(test_a_proxy_we_have_is_refused_quietly),
 		CASE(test_only_a_proxy_is_spoken_to),
 		CASE(test_another_ca_is_refused),

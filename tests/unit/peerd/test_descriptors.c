@@ -23,37 +23,6 @@ static const char *read_page(uint16_t port)
 	return page;
 }
 
-static unsigned open_fds(void)
-{
-	static const char name[] = "\nprocess_open_fds ";
-	const char *text = read_page(0);
-	const char *line = strstr(text, name);
-	unsigned count = 0;
-
-	if (line)
-		count = (unsigned)atoi(line + strlen(name));
-	assert_true(count > 0);
-	return count;
-}
-
-static void open_descriptors_are_counted(void **state)
-{
-	unsigned before = open_fds();
-	int fd = dup(0);
-
-	assert_true(fd >= 0);
-	assert_int_equal(open_fds(), before + 1);
-	close(fd);
-	assert_int_equal(open_fds(), before);
-}
-
-static void the_limit_is_told(void **state)
-{
-	const char *text = read_page(0);
-
-	assert_non_null(strstr(text, "\nprocess_max_fds "));
-}
-
 struct scene {
 	int listener;
 	int out;
@@ -146,8 +115,6 @@ static void one_that_the_peer_has_closed_is_none(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(open_descriptors_are_counted),
-		cmocka_unit_test(the_limit_is_told),
 		cmocka_unit_test(a_connection_made_to_us_is_one_series),
 		cmocka_unit_test(
 			ipv4_on_a_listener_for_both_is_written_as_ipv4),

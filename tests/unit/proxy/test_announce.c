@@ -11,6 +11,7 @@
 #include <sys/socket.h>
 
 #include "proxy/announce.h"
+#include "proxy/drain.h"
 #include "proxy/registry.h"
 #include "proxy/worker.h"
 #include "shared/alloc.h"
@@ -96,6 +97,7 @@ static struct heard announced(unsigned count, unsigned large_every)
 	int fds[2];
 
 	worker.registry = registry_new();
+	worker.drain = drain_new(&worker);
 	for (unsigned i = 0; i < count; i++)
 		add_agent(worker.registry, i,
 			large_every && i % large_every == 0);
@@ -113,6 +115,7 @@ static struct heard announced(unsigned count, unsigned large_every)
 	ipc_link_free(saying);
 	ipc_link_free(hearing);
 	loop_turn(worker.loop, false);
+	drain_free(worker.drain);
 	registry_free(worker.registry);
 	loop_free(worker.loop);
 	return heard;
