@@ -28,6 +28,8 @@ int command_fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 int status_command(struct options *options, int argc, char **argv);
 int ls_command(struct options *options, int argc, char **argv);
+int diag_command(struct options *options, int argc, char **argv);
+int doctor_command(struct options *options, int argc, char **argv);
 int ping_command(struct options *options, int argc, char **argv);
 int routes_command(struct options *options, int argc, char **argv);
 int trace_command(struct options *options, int argc, char **argv);
