@@ -2,6 +2,7 @@
 """Fixtures of the integration tests; logs of every process on a failure."""
 
 import signal
+import threading
 
 import pytest
 
@@ -19,8 +20,10 @@ def pytest_runtest_makereport(item, call):
 
 
 def pytest_configure(config):
-    # Ended by a timeout or a service manager: clean up as after Ctrl-C.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Ended by a timeout or a service manager: clean up as after Ctrl-C. (One of
+    # pytest-xdist's may be in another thread, and ends with its input.)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_unconfigure(config):

@@ -101,6 +101,10 @@ class TlsStream:
                 raise
         self._flush()
 
+    def peer_certificate(self):
+        """Of the other side, as DER."""
+        return self._tls.getpeercert(True)
+
     def settimeout(self, seconds):
         self.socket.settimeout(seconds)
 

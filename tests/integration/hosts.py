@@ -193,8 +193,9 @@ class Host:
         }
         self.config = {"peerway": self.common}
 
-    def make_daemons(self):
-        self.daemons = [Daemon(self, name) for name in self.daemon_names]
+    def make_daemons(self, make=Daemon):
+        """make(host, name): somebody else may run them."""
+        self.daemons = [make(self, name) for name in self.daemon_names]
         for name, daemon in zip(self.daemon_names, self.daemons):
             setattr(self, name, daemon)
 
@@ -227,7 +228,7 @@ class Host:
                 daemon.expected_end = True
                 daemon.popen.terminate()
         for daemon in reversed(self.daemons):
-            daemon.stop()
+            daemon.stop(told=True)
 
     def join_with(self, token, pin):
         path = self.dir / "token"
@@ -248,8 +249,10 @@ class Host:
 class AuthHost(Host):
     daemon_names = ("authd",)
 
-    def __init__(self, cluster, address, strategy, count, **kwargs):
-        super().__init__(cluster, "auth", address, **kwargs)
+    def __init__(
+        self, cluster, name, address, strategy, count, storage, **kwargs
+    ):
+        super().__init__(cluster, name, address, **kwargs)
         self.listen_addr = self.port()
         tunnel_strategy = {"type": strategy}
         if strategy == "proxy_peering":
@@ -260,11 +263,16 @@ class AuthHost(Host):
                     "enabled": True,
                     "listen_addr": self.listen_addr,
                     "tunnel_strategy": tunnel_strategy,
-                    "storage": {"type": "sqlite"},
+                    "storage": storage,
                 }
             }
         )
         self.make_daemons()
+
+    @property
+    def ca_key(self):
+        """Where the key is that seals the CAs' keys in etcd."""
+        return self.data_dir / "authd/ca.key"
 
 
 class ProxyHost(Host):
@@ -275,7 +283,9 @@ class ProxyHost(Host):
         self.listen_addr = self.port()
         self.tunnel_addr = self.port()
         self.peer_addr = self.port()
-        self.common["auth_servers"] = [cluster.auth.listen_addr]
+        self.common["auth_servers"] = [
+            auth.listen_addr for auth in cluster.auths
+        ]
         self.config["proxy_service"] = {
             "enabled": True,
             "listen_addr": self.listen_addr,
@@ -304,6 +314,20 @@ class ProxyHost(Host):
         return connect.dial(
             self.listen_addr, target, identity, CLUSTER_NAME, timeout, source
         )
+
+    def find(self):
+        """What /webapi/find says, as text."""
+        host_ca = self.cluster.identity().host_ca
+        with connect.TlsStream(
+            self.listen_addr,
+            connect.client_context(connect.Identity(None, None, host_ca)),
+            connect.server_name(CLUSTER_NAME),
+        ) as stream:
+            status, _, body = connect.request(
+                stream, "GET /webapi/find HTTP/1.1\r\nHost: x\r\n\r\n"
+            )
+        assert status == 200, status
+        return body.decode()
 
     def agents(self):
         """Agent name -> ids of the proxies that hold it, as this host knows."""

@@ -133,7 +133,8 @@ class Cache:
             agent_id=agent_id, proxy_id=proxy_id, name="agent"
         )
         self.db.execute(
-            "REPLACE INTO tunnel VALUES(?, ?, 'agent', ?)",
+            "REPLACE INTO tunnel(agent_id, proxy_id, name, since_ms, record)"
+            " VALUES(?, ?, 'agent', 0, ?)",
             [agent_id, proxy_id, record.SerializeToString()],
         )
         self.db.commit()

@@ -46,6 +46,16 @@ class Namespace:
             _check(libc.setns(outside, CLONE_NEWNET))
             os.close(outside)
 
+    @classmethod
+    def of(cls, pid):
+        """That of a process."""
+        self = cls.__new__(cls)
+        self.address = None
+        self._before = []
+        self.path = f"/proc/{pid}/ns/net"
+        self.fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        return self
+
     def __enter__(self):
         self._before.append(_own())
         _check(libc.setns(self.fd, CLONE_NEWNET))
@@ -103,3 +113,27 @@ class Cable:
     def close(self):
         self.left.close()
         self.right.close()
+
+
+class Switch:
+    """A network of 10.80.0.0/24 into which namespaces are plugged."""
+
+    def __init__(self):
+        self._inside = Namespace("10.80.0.1")
+        self._count = 0
+        self._inside.run("ip", "link", "add", "switch", "type", "bridge")
+        self._inside.run("ip", "link", "set", "switch", "up")
+
+    def plug(self, namespace, address):
+        self._count += 1
+        port = f"port{self._count}"
+        self._inside.run(
+            "ip", "link", "add", port, "type", "veth",
+            "peer", "name", "eth0", "netns", namespace.path,
+        )
+        self._inside.run("ip", "link", "set", port, "master", "switch", "up")
+        namespace.run("ip", "address", "add", address + "/24", "dev", "eth0")
+        namespace.run("ip", "link", "set", "eth0", "up")
+
+    def close(self):
+        self._inside.close()

@@ -83,7 +83,12 @@ class Process:
         self.argv = [str(arg) for arg in argv]
         self.log = Path(log)
         self.user = user
-        self.env = {**os.environ, **(env or {})}
+        self.env = {
+            name: value
+            for name, value in os.environ.items()
+            if name.lower() not in ("https_proxy", "no_proxy")
+        }
+        self.env.update(env or {})
         self.cwd = cwd
         self.popen = None
         self.log_start = 0
@@ -126,12 +131,13 @@ class Process:
     def send_signal(self, number):
         os.kill(self.pid, number)
 
-    def stop(self, timeout=20):
-        """SIGTERM, waits for it and its group; gives the exit status."""
+    def stop(self, timeout=20, told=False):
+        """SIGTERM (unless told already: a second one may mean at once), waits
+        for it and its group; gives the exit status."""
         self.expected_end = True
         if not self.popen:
             return None
-        if self.running():
+        if self.running() and not told:
             self.send_signal(signal.SIGTERM)
         try:
             status = self.popen.wait(timeout)

@@ -59,6 +59,8 @@ class Cluster:
         services=None,
         agents_join=None,
         users=None,
+        storage=None,
+        auths=1,
     ):
         self.dir = Path(tempfile.mkdtemp(prefix="pw-"))
         self.dir.chmod(0o755)
@@ -73,9 +75,19 @@ class Cluster:
         self._daemon_users = users or {}
         self._workers = workers
         self._agents_join = agents_join
-        self.auth = AuthHost(
-            self, self.network.address(1), strategy, count, users=users
-        )
+        self.auths = [
+            AuthHost(
+                self,
+                "auth" if auths == 1 else f"auth{number}",
+                self.network.address(number),
+                strategy,
+                count,
+                storage or {"type": "sqlite"},
+                users=users,
+            )
+            for number in range(1, auths + 1)
+        ]
+        self.auth = self.auths[0]
         LIVE.append(self)
         for _ in range(proxies):
             self.add_proxy()
@@ -117,7 +129,7 @@ class Cluster:
         return host
 
     def hosts(self):
-        return [self.auth, *self.proxies, *self.agents]
+        return [*self.auths, *self.proxies, *self.agents]
 
     def daemons(self):
         return [daemon for host in self.hosts() for daemon in host.daemons]
@@ -138,7 +150,14 @@ class Cluster:
         return self
 
     def start_auth(self):
+        """The first alone: it makes what the others share."""
         self.auth.start().wait_ready()
+        for auth in self.auths[1:]:
+            auth.ca_key.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.auth.ca_key, auth.ca_key)
+            auth.start()
+        for auth in self.auths[1:]:
+            auth.wait_ready()
         self.pin = self.auth.authd.ask("ca")["pin"]
         return self
 

@@ -364,6 +364,8 @@ def fleet(module_cluster, echo):
     )
     for proxy in cluster.proxies:
         proxy.config["proxy_service"]["dial_timeout"] = "3s"
+    # A frozen routed keeps its records for as long as a test takes.
+    cluster.auth.write_config({"auth_service": {"lease_ttl": "20s"}})
     cluster.listeners = {
         proxy: proxy.tcp_listener("echo.node-1") for proxy in cluster.proxies
     }
@@ -469,6 +471,12 @@ def test_many_dials_for_an_absent_agent_reach_authd_once_a_second(fleet):
     wait_held(fleet)
     holder = fleet.holder("node-1")
     other = fleet.others(holder)[0]
+    # An older record may still be there, and this one not yet.
+    wait_for(
+        lambda: other.agents().get("node-1") == {holder.uuid},
+        TIMEOUT,
+        "that record alone",
+    )
     routed = holder.routed.pid
     os.kill(routed, signal.SIGSTOP)
     try:

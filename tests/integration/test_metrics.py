@@ -2,8 +2,10 @@
 """What Prometheus reads: every daemon's /metrics is as promtool wants it, and
 calls between peers stand there under the reference's names, on both sides."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -14,6 +16,7 @@ import pytest
 import mesh
 from hosts import SLOW, Network
 from process import wait_for
+from traffic import dial_until, echo_once
 
 SERVICE = "proto.ProxyService"
 
@@ -58,6 +61,99 @@ def test_every_daemon_s_metrics_pass_promtool(make_cluster, echo):
         proxy.dial("echo.db-1").close()
     for daemon in cluster.daemons():
         check_text(daemon.http("/metrics")[1])
+
+
+def test_every_daemon_tells_of_its_process_and_its_loop(make_cluster):
+    cluster = make_cluster(proxies=1, agents=["db-1"]).start()
+    for daemon in cluster.daemons():
+        metrics = daemon.metrics()
+        assert 0 < metrics["process_open_fds"] < metrics["process_max_fds"]
+        assert metrics["process_resident_memory_bytes"] > 1 << 20
+        assert metrics["process_cpu_seconds_total"] > 0
+        age = time.time() - metrics["process_start_time_seconds"]
+        assert -2 < age < 120 * SLOW, daemon.name
+        assert any(name.startswith("peerway_build_info{") for name in metrics)
+        wait_for(
+            lambda: daemon.metric("peerway_event_loop_lag_seconds_count") >= 2,
+            20 * SLOW, f"{daemon.name} has measured its loop",
+        )
+    routed = cluster.proxies[0].routed
+    assert routed.metric("peerway_routed_lease_held") == 1
+    assert routed.metric("peerway_routed_cache_revision") > 0
+    cluster.auth.authd.stop()
+    wait_for(
+        lambda: routed.metric("peerway_routed_cache_age_seconds") > 5,
+        20 * SLOW, "the cache grows old",
+    )
+
+
+def test_a_stopped_process_is_late(make_cluster):
+    cluster = make_cluster(proxies=1).start()
+    peerd = cluster.proxies[0].peerd
+    late = 'peerway_event_loop_lag_seconds_bucket{le="0.256"}'
+
+    def lates():
+        metrics = peerd.metrics()
+        count = metrics["peerway_event_loop_lag_seconds_count"]
+        return count - metrics[late]
+
+    before = lates()
+    os.kill(peerd.pid, signal.SIGSTOP)
+    time.sleep(2)  # how late it is to be
+    os.kill(peerd.pid, signal.SIGCONT)
+    wait_for(lambda: lates() > before, 10 * SLOW, "it was late")
+
+
+def test_dials_are_counted_and_timed_by_route(make_cluster, echo):
+    cluster = make_cluster(
+        proxies=2, workers=2, agents=["db-1"], services=echo.services()
+    ).start()
+    cluster.wait_agents()
+    holder = cluster.holder("db-1")
+    other = cluster.others(holder)[0]
+    for proxy, route in ((holder, "local"), (holder, "sibling"), (other, "peer")):
+        stream = dial_until(
+            proxy, "echo.db-1", lambda stream, route=route: stream.route == route
+        )
+        stream.close()
+        metrics = proxy.proxy.metrics()
+        labels = f'route="{route}"'
+        dials = metrics[f'peerway_proxy_dials_total{{{labels},outcome="ok"}}']
+        name = "peerway_proxy_dial_duration_seconds"
+        assert dials >= 1
+        assert metrics[f"{name}_count{{{labels}}}"] == dials
+        assert 0 < metrics[f"{name}_sum{{{labels}}}"] < 30 * dials
+
+
+def test_what_ends_and_what_fails_is_counted(make_cluster, echo):
+    cluster = make_cluster(
+        proxies=1, agents=["db-1"], services=echo.services()
+    ).start()
+    cluster.wait_agents()
+    proxy = cluster.proxies[0]
+    with pytest.raises(Exception, match="404"):
+        proxy.dial("echo.nobody")
+    stream = proxy.dial("echo.db-1")
+    echo_once(stream)
+    stream.close()
+    name = "peerway_proxy_"
+    moved = [
+        f'{name}dials_total{{route="none",outcome="not_found"}}',
+        f'{name}connections_ended_total{{reason="done"}}',
+        f'{name}connections_ended_total{{reason="answered"}}',
+        f'{name}session_bytes_total{{direction="sent"}}',
+        f'{name}session_bytes_total{{direction="received"}}',
+        f'{name}tunnel_bytes_total{{direction="in"}}',
+        f'{name}tunnel_bytes_total{{direction="out"}}',
+        f'{name}handshakes_total{{outcome="ok"}}',
+        f"{name}open_fds",
+        f"{name}max_fds",
+        f"{name}tunnels",
+    ]
+    wait_for(
+        lambda: all(proxy.proxy.metrics()[series] > 0 for series in moved),
+        20 * SLOW, "all of them have moved",
+    )
 
 
 def carry(left, right, size):

@@ -632,7 +632,11 @@ def test_a_set_that_the_daemons_cannot_load_changes_nothing(fleet):
         (own / "host_ca.pem").write_text(bundle)
         proxy.routed.popen.send_signal(signal.SIGHUP)
         wait_for(
-            lambda: current.resolve() != before, START_TIMEOUT, "another set"
+            lambda: current.resolve() != before
+            and proxy.routed.status()["identity"]["directory"]
+            == str(current.resolve()),
+            START_TIMEOUT,
+            "another set, which routed itself has read",
         )
 
     for pid in readers:

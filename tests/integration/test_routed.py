@@ -301,7 +301,8 @@ def test_authd_away_and_back(fleet):
     one, two = fleet.proxies
     worker = Worker(one).sync()
     worker.up(1, "before")
-    wait_agents(two, {"before": {one.uuid}})
+    for host in (one, two):
+        wait_agents(host, {"before": {one.uuid}})
     fleet.auth.authd.kill()
     wait_for(
         lambda: one.routed.status()["auth_state"] == "unreachable",
@@ -371,7 +372,7 @@ def cache_paths(host):
     )
 
 
-@pytest.mark.parametrize("damage", ["garbage", "schema"])
+@pytest.mark.parametrize("damage", ["garbage", "schema", "crash"])
 def test_a_bad_cache_is_set_aside_and_rebuilt(fleet, damage):
     one, two = fleet.proxies
     worker = Worker(one).sync()
@@ -384,7 +385,11 @@ def test_a_bad_cache_is_set_aside_and_rebuilt(fleet, damage):
         path.write_bytes(b"this is not a database" * 1000)
     else:
         with sqlite3.connect(path) as db:
-            db.execute("pragma user_version = 99")
+            db.execute(
+                "pragma user_version = 99" if damage == "schema" else
+                # the machine stopped in another life, and routed with it
+                "update meta set value = 'another' where key = 'boot'"
+            )
         db.close()
     two.routed.start()
     two.routed.wait_log(r"error .*cache is rebuilt: .*cache-1\.db\.bad-", 10)

@@ -28,7 +28,7 @@ def cache(fleet):
     """The cache of the first proxy host, to be edited behind routed's back;
     afterwards it is as before."""
     path = fleet.proxies[0].routed.status()["cache"]["path"]
-    tables = ("config", "proxy", "tunnel", "service")
+    tables = ("config", "proxy", "tunnel")
     with sqlite3.connect(path, timeout=10) as db:
         rows = {t: db.execute(f"SELECT * FROM {t}").fetchall() for t in tables}
     db = sqlite3.connect(path, timeout=10, isolation_level=None)
@@ -117,7 +117,8 @@ def test_a_tunnel_that_nobody_has_is_named(fleet, cache):
     record += bytes([0x12, 36]) + host.uuid.encode()
     record += bytes([0x1A, 5]) + b"ghost"
     cache.execute(
-        "INSERT INTO tunnel VALUES (?, ?, 'ghost', ?)",
+        "INSERT INTO tunnel(agent_id, proxy_id, name, since_ms, record)"
+        " VALUES (?, ?, 'ghost', 0, ?)",
         [ghost, host.uuid, record],
     )
     result = validate(fleet, host)
@@ -140,7 +141,6 @@ def test_a_cache_renamed_by_hand_is_made_anew(fleet):
     path = Path(host.routed.status()["cache"]["path"])
     with sqlite3.connect(path, timeout=10) as db:
         db.execute("DELETE FROM tunnel")
-        db.execute("DELETE FROM service")
     assert validate(fleet, host).returncode == 1
     host.routed.stop()
     for suffix in ("", "-wal", "-shm"):

@@ -4,6 +4,7 @@
 import os
 import socket
 import threading
+import time
 
 import connect
 from process import wait_for
@@ -151,3 +152,86 @@ def check_descriptors(cluster, before, timeout=15):
             if before.get(name) != now.get(name)
         }
         raise AssertionError(f"descriptors before, after: {differing}") from None
+
+
+class Dialer:
+    """Dials targets through proxies in turn, so many a second, as clients
+    that come meanwhile. A dial carries bytes there and back."""
+
+    def __init__(self, proxies, targets, rate, threads=4):
+        self._pairs = [(p, t) for t in targets for p in proxies]
+        proxies[0].cluster.identity()  # issued by an authd that may go away
+        self._interval = threads / rate
+        self._threads = [
+            threading.Thread(target=self._run, args=(n, threads), daemon=True)
+            for n in range(threads)
+        ]
+        self._stopping = threading.Event()
+        self._lock = threading.Lock()
+        self._out = set()  # proxies that are not dialed through
+        self._under_way = {p: 0 for p in proxies}
+        self.done = 0
+        self.routes = {}
+        self.failures = []
+        for thread in self._threads:
+            thread.start()
+
+    def _one(self, proxy, target):
+        with proxy.dial(target) as connection:
+            echo_once(connection, 100)
+            return connection.route
+
+    def _run(self, number, step):
+        due = time.monotonic() + number * self._interval / step
+        while not self._stopping.wait(max(0, due - time.monotonic())):
+            due += self._interval
+            with self._lock:
+                pairs = [p for p in self._pairs if p[0] not in self._out]
+                proxy, target = pairs[self.done % len(pairs)]
+                self.done += 1
+                self._under_way[proxy] += 1
+            try:
+                route = self._one(proxy, target)
+                with self._lock:
+                    self.routes[route] = self.routes.get(route, 0) + 1
+            except Exception as error:  # any failure is one
+                with self._lock:
+                    self.failures.append((proxy.name, target, f"{error!r}"))
+            finally:
+                with self._lock:
+                    self._under_way[proxy] -= 1
+
+    def leave_out(self, proxy):
+        """No more dials through proxy, as when it is no longer ready for the
+        balancer; returns when the last has ended."""
+        with self._lock:
+            self._out.add(proxy)
+        wait_for(
+            lambda: not self._under_way[proxy],
+            20,
+            f"no dial through {proxy.name} is under way",
+        )
+
+    def take_in(self, proxy):
+        with self._lock:
+            self._out.discard(proxy)
+            self._under_way.setdefault(proxy, 0)
+
+    def wait_more(self, count, timeout=60):
+        """Until so many more were dialed."""
+        goal = self.done + count
+        wait_for(lambda: self.done >= goal, timeout, f"{count} more dials")
+
+    def stop(self):
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join(60)
+
+    def check(self):
+        """Ends it: not one may have failed."""
+        self.stop()
+        assert not self.failures, (
+            f"{len(self.failures)} of {self.done} dials failed:"
+            f" {self.failures[:5]}"
+        )
+        assert self.done
