@@ -30,6 +30,7 @@
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 5000
 #define HEALTHY_MS 10000 /* a worker that lived so long restarts at once */
+#define STILL_MAX_S 30
 
 static int open_socket(const char *key, const char *text)
 {
@@ -158,6 +159,7 @@ void child_start(struct child *child)
 	}
 	child->pid = pid;
 	child->started = loop_now(parent->loop);
+	child->still_s = 0;
 	child->link =
 		ipc_link_adopt(parent->loop, pair[0], &self, &link_ops, child);
 }
@@ -207,6 +209,26 @@ void child_reap(struct child *child)
 
 	if (child->pid && waitpid(child->pid, &status, WNOHANG) == child->pid)
 		died(child, status);
+}
+
+/* Its loop counts how late it is once a second (lag.h). Seconds are those of
+ * our own loop: if we stood still as well, nobody is blamed. */
+void child_watch(struct child *child)
+{
+	uint64_t beats = metric_observed(
+		&child->parent->metrics, child->number, PROXY_LAG);
+
+	if (!child->pid || beats != child->beats) {
+		child->beats = beats;
+		child->still_s = 0;
+		return;
+	}
+	if (++child->still_s < STILL_MAX_S)
+		return;
+	log_error("worker stands still, killed: seconds=%u worker=%u pid=%ld",
+		child->still_s, child->number, (long)child->pid);
+	child->still_s = 0;
+	kill(child->pid, SIGKILL);
 }
 
 void child_end(struct child *child, int signal)

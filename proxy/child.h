@@ -27,7 +27,9 @@ struct child {
 	struct ipc_link *link;
 	bool up; /* has said HELLO */
 	unsigned restarts;
-	int64_t started; /* loop_now() */
+	uint64_t beats;	  /* that its loop had turned when last looked at */
+	unsigned still_s; /* since it last had */
+	int64_t started;  /* loop_now() */
 	time_t up_since;
 	int64_t backoff_ms;
 	struct timer *respawn; /* set: waiting to be started again */
@@ -45,6 +47,9 @@ void child_deinit(struct child *child);
 void child_start(struct child *child);
 /* Takes note if its process has ended; starts it again unless stopping. */
 void child_reap(struct child *child);
+/* Once a second: kills a worker whose loop has stood still for half a minute,
+ * as the service manager's watchdog does to the parent. */
+void child_watch(struct child *child);
 /* Sends signal, if it runs; it is not started any more. */
 void child_end(struct child *child, int signal);
 void child_close_sockets(struct child *child);

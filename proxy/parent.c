@@ -27,6 +27,7 @@
 
 #define SOCKET_MODE 0660
 #define KILL_MS 3000 /* after drain_timeout */
+#define WATCH_MS 1000
 
 /* --- workers --- */
 
@@ -87,6 +88,15 @@ static void on_child(int signal, void *arg)
 		child_reap(&parent->children[i]);
 	if (parent->stopping && !any_running(parent))
 		loop_stop(parent->loop);
+}
+
+static void on_watch(void *arg)
+{
+	struct parent *parent = arg;
+
+	for (uint32_t i = 0; i < parent->conf->proxy.workers; i++)
+		child_watch(&parent->children[i]);
+	timer_set(parent->watch, WATCH_MS);
 }
 
 static void end_all(struct parent *parent, int signal)
@@ -313,6 +323,7 @@ static void parent_deinit(struct parent *parent)
 	diag_free(parent->diag);
 	ipc_server_free(parent->server);
 	timer_free(parent->kill);
+	timer_free(parent->watch);
 	metrics_deinit(&parent->metrics);
 	munmap(parent->metrics_memory, parent->metrics_bytes);
 	close(parent->metrics_fd);
@@ -336,6 +347,7 @@ int parent_run(struct conf *conf, const char *config_path)
 			strerror(-parent->config_fd));
 	parent->loop = loop_new();
 	parent->kill = timer_new(parent->loop, on_kill, parent);
+	parent->watch = timer_new(parent->loop, on_watch, parent);
 	make_metrics(parent);
 	make_children(parent);
 	serve(parent);
@@ -345,6 +357,7 @@ int parent_run(struct conf *conf, const char *config_path)
 	loop_on_signal(parent->loop, SIGHUP, on_hangup, parent);
 	for (uint32_t i = 0; i < conf->proxy.workers; i++)
 		child_start(&parent->children[i]);
+	timer_set(parent->watch, WATCH_MS);
 	log_info("started: pid=%ld workers=%u clients=%s tunnels=%s",
 		(long)getpid(), conf->proxy.workers, conf->proxy.listen_addr,
 		conf->proxy.tunnel_listen_addr);

@@ -3,8 +3,9 @@
 
 /*
  * The parent: opens every worker's sockets and keeps them across its death,
- * starts workers and starts them again (child.h), answers proxy.sock and the
- * diagnostic address for all of them (status.h). It touches no client's byte.
+ * starts workers and starts them again, also those that stand still (child.h),
+ * answers proxy.sock and the diagnostic address for all of them (status.h). It
+ * touches no client's byte.
  *
  *   RUNNING --SIGTERM, SIGINT--> stopping: workers drain, then all end
  *
@@ -43,6 +44,7 @@ struct parent {
 	bool draining;	     /* by order; stopping comes on top */
 	int64_t drain_until; /* loop_now() */
 	struct timer *kill;
+	struct timer *watch;
 };
 
 /* Runs until told to end; the exit status. Borrows both; SIGHUP changes conf.

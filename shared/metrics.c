@@ -89,6 +89,12 @@ void metric_observe(struct metrics *metrics, size_t index, uint64_t value)
 		metrics->table[index].shape, value);
 }
 
+uint64_t metric_observed(
+	const struct metrics *metrics, size_t slot, size_t index)
+{
+	return histogram_count(histogram_at(metrics, slot, index));
+}
+
 int64_t metric_get(const struct metrics *metrics, size_t index)
 {
 	int64_t sum = 0;

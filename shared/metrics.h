@@ -44,6 +44,9 @@ void metric_add(struct metrics *metrics, size_t index, int64_t n);
 void metric_set(struct metrics *metrics, size_t index, int64_t value);
 /* Of a histogram: counts value. */
 void metric_observe(struct metrics *metrics, size_t index, uint64_t value);
+/* Of a histogram: how many values the process of that slot has counted. */
+uint64_t metric_observed(
+	const struct metrics *metrics, size_t slot, size_t index);
 /* Sum over the slots. */
 int64_t metric_get(const struct metrics *metrics, size_t index);
 /* A dead worker's gauges no longer count. */

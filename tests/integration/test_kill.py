@@ -3,6 +3,7 @@
 
     killed   loses                                      keeps
     worker   its TLS clients, its tunnels               all else
+             (the same when it stands still)
     peerd    peered and handed-over streams             local and sibling ones
     routed   nothing; no other host sees a deletion     everything
     authd    nothing                                    everything
@@ -160,6 +161,24 @@ def test_worker_with_the_tunnel(fleet, streams):
     lost = ["local", "sibling", "peer", "raw"] + ["node-2"] * shared
     streams.check(lost)
     streams.check_routes(deadline)
+    streams.finish()
+
+
+def test_a_worker_that_stands_still(fleet, streams):
+    """The parent kills it and starts another one."""
+    holder, worker = streams.holder, streams.tunnel_worker
+    shared = holds(holder, worker, "node-2")
+    mark = holder.proxy.log_mark()
+    pids = holder.worker_pids()
+    os.kill(pids[worker], signal.SIGSTOP)
+    holder.proxy.wait_log(
+        f"worker stands still, killed: .* worker={worker} pid={pids[worker]}",
+        60 * suite.SLOW, mark)  # fmt: skip
+    deadline = soon()
+    lost = ["local", "sibling", "peer", "raw"] + ["node-2"] * shared
+    streams.check(lost)
+    streams.check_routes(deadline)
+    assert holder.worker_pids()[worker] != pids[worker]
     streams.finish()
 
 

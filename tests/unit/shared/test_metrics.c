@@ -77,6 +77,8 @@ static void histograms_are_summed_too(void **state)
 	metric_observe(&b, 0, 15);
 	metric_observe(&b, 2, 100);
 	metric_add(&b, 1, 3);
+	assert_int_equal(metric_observed(&a, 0, 2), 0);
+	assert_int_equal(metric_observed(&a, 1, 2), 1);
 	text = metrics_text(&a);
 	assert_string_equal(text,
 		"# HELP a_seconds a\n# TYPE a_seconds histogram\n"
