@@ -98,6 +98,16 @@ static void end_call(struct call *call, grpc_status_code status,
 	grpc_slice_unref(details);
 }
 
+/* Of a dial that came to no stream. */
+static void log_failed(const struct call *call, const char *why)
+{
+	char hex[2 * CONNECTION_ID_SIZE + 1];
+
+	connection_id_format(call->connection_id, hex);
+	log_limited(LOG_INFO, "peer's dial failed: %s peer=%s %s conn=%s", why,
+		call->caller.uuid, call->target, hex);
+}
+
 static void on_closed(struct rpc_tag *tag, bool ok)
 {
 	struct call *call = CALL_OF(tag, close_tag);
@@ -109,6 +119,8 @@ static void on_closed(struct rpc_tag *tag, bool ok)
 		timer_clear(call->first_frame);
 	if (call->state == CALL_DIALING)
 		server->ops->on_gone(server->arg, call->id);
+	if (call->state == CALL_DIALING || call->state == CALL_ESTABLISHING)
+		log_failed(call, "the peer gave it up");
 	if (call->stream)
 		stream_call_over(call->stream,
 			call->cancelled ? GRPC_STATUS_CANCELLED
@@ -462,13 +474,10 @@ void server_refuse(struct server *server, uint64_t id, grpc_status_code status,
 	const char *reason, const char *text)
 {
 	struct call *call = find_dialing(server, id);
-	char hex[2 * CONNECTION_ID_SIZE + 1];
 
 	if (!call)
 		return;
 	metric_add(&server->peerd->metrics, METER_SERVED_REFUSED, 1);
-	connection_id_format(call->connection_id, hex);
-	log_limited(LOG_INFO, "peer's dial failed: %s peer=%s %s conn=%s", text,
-		call->caller.uuid, call->target, hex);
+	log_failed(call, text);
 	end_call(call, status, reason, text);
 }

@@ -3,6 +3,7 @@
 stubs of proto/peer.proto: peerd as server and as client. After every error the
 same connection serves the next stream, and no descriptor is left behind."""
 
+import os
 import queue
 import resource
 import shutil
@@ -348,7 +349,10 @@ def test_the_callers_end_ends_the_stream(proxy_channel, intact, host, way):
 def test_a_dial_given_up_is_cancelled(proxy_channel, intact, host):
     host.echo.silent = True
     try:
-        stream = Stream(proxy_channel).dial()
+        conn = os.urandom(16).hex()
+        stream = Stream(
+            proxy_channel, [("peerway-connection-id", conn)]
+        ).dial()
         count = len(host.echo.dials)
         wait_for(
             lambda: len(host.echo.dials) > count or host.echo.dials, TIMEOUT
@@ -359,6 +363,7 @@ def test_a_dial_given_up_is_cancelled(proxy_channel, intact, host):
         wait_for(
             lambda: last in host.echo.cancelled, TIMEOUT, "DIAL_CANCEL"
         )
+        host.peerd.wait_log(f"dial failed: the peer gave it up .*conn={conn}")
     finally:
         host.echo.silent = False
     stream.close()
