@@ -210,9 +210,13 @@ void serve_connect(struct serve *serve, struct tunnel_stream *stream,
 	struct serve_conn *conn;
 
 	if (!service) {
+		char *id = copy_header(request, "peerway-connection-id");
+
 		metric_add(serve->metrics, SERIES_STREAMS_UNKNOWN, 1);
-		log_limited(LOG_WARN, "connection refused: %s target=%s",
-			reason, request->authority);
+		log_limited(LOG_WARN,
+			"connection refused: %s target=%s conn=%s", reason,
+			request->authority, id);
+		free(id);
 		tunnel_stream_refuse(stream, 404, reason);
 		return;
 	}

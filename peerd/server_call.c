@@ -49,7 +49,7 @@ static void call_free(struct call *call)
 		close(call->fd);
 	credit_end(&call->credit, &server->peerd->hub.credit);
 	timer_free(call->first_frame);
-	free(call->target);
+	free(call->called);
 	loop_free_later(server->peerd->loop, free, call);
 	server_forget(server);
 }
@@ -104,8 +104,12 @@ static void log_failed(const struct call *call, const char *why)
 	char hex[2 * CONNECTION_ID_SIZE + 1];
 
 	connection_id_format(call->connection_id, hex);
-	log_limited(LOG_INFO, "peer's dial failed: %s peer=%s %s conn=%s", why,
-		call->caller.uuid, call->target, hex);
+	log_limited(LOG_INFO,
+		"peer's dial failed: %s peer=%s agent=%s type=%s to=%s "
+		"source=%s user=%s conn=%s",
+		why, call->caller.uuid, call->called->agent_id,
+		call->called->type, call->called->to, call->called->source,
+		call->user, hex);
 }
 
 static void on_closed(struct rpc_tag *tag, bool ok)
@@ -213,8 +217,14 @@ static void dial(struct call *call, const struct request *request)
 	};
 
 	take_metadata(call);
-	call->target = xasprintf("agent=%.63s type=%.32s to=%.80s source=%.64s",
-		request->agent_id, request->type, request->destination,
+	call->called = xcalloc(1, sizeof(*call->called));
+	snprintf(call->called->agent_id, sizeof(call->called->agent_id), "%s",
+		request->agent_id);
+	snprintf(call->called->type, sizeof(call->called->type), "%s",
+		request->type);
+	snprintf(call->called->to, sizeof(call->called->to), "%s",
+		request->destination);
+	snprintf(call->called->source, sizeof(call->called->source), "%s",
 		request->source);
 	call->state = CALL_DIALING;
 	call->asked_us = now_us();
@@ -367,10 +377,11 @@ static void on_stream_end(void *arg, const struct stream_result *result)
 	char hex[2 * CONNECTION_ID_SIZE + 1];
 
 	connection_id_format(call->connection_id, hex);
-	log_info("stream ended: %s side=callee peer=%s %s user=%s sent=%llu "
-		 "received=%llu ms=%lld conn=%s",
-		result->why, call->caller.uuid, call->target, call->user,
-		(unsigned long long)result->sent,
+	log_info("stream ended: %s side=callee peer=%s agent=%s type=%s to=%s "
+		 "source=%s user=%s sent=%llu received=%llu ms=%lld conn=%s",
+		result->why, call->caller.uuid, call->called->agent_id,
+		call->called->type, call->called->to, call->called->source,
+		call->user, (unsigned long long)result->sent,
 		(unsigned long long)result->received,
 		(long long)(loop_now(call->server->peerd->loop) - call->since),
 		hex);

@@ -32,6 +32,14 @@ enum call_state {
 	CALL_ENDING,
 };
 
+/* Of a dial request, cut to what a line of the log holds. */
+struct called {
+	char agent_id[64];
+	char type[33];
+	char to[81];
+	char source[65];
+};
+
 struct call {
 	struct server *server;
 	enum method method;
@@ -56,11 +64,11 @@ struct call {
 	struct host_identity caller;
 	uint8_t connection_id[CONNECTION_ID_SIZE];
 	char user[USER_MAX];
-	unsigned ext;	      /* announced by the caller and by us */
-	uint64_t allowed;     /* EXT_CREDIT: what the caller lets us send */
-	struct credit credit; /* what we let it send; the stream's once joined
-			       */
-	char *target;	      /* for the log */
+	unsigned ext;	       /* announced by the caller and by us */
+	uint64_t allowed;      /* EXT_CREDIT: what the caller lets us send */
+	struct credit credit;  /* what we let it send; the stream's once joined
+				*/
+	struct called *called; /* for the log; NULL: not known yet */
 	int64_t since;
 	int64_t asked_us; /* DIALING, of the monotonic clock */
 	struct rpc_span span;

@@ -17,6 +17,8 @@
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 4096
+#define MESSAGE_MAX_BYTES (LINE_MAX_BYTES / 2)
+#define FORMAT_MAX_BYTES 512
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
@@ -92,21 +94,140 @@ static void timestamp(char *out, size_t size)
 	snprintf(out + len, size - len, ".%03ldZ", now.tv_nsec / 1000000);
 }
 
+/* ---- facts as JSON ---- */
+
+/* Whether text begins with " key=". */
+static bool is_fact(const char *text, size_t *key_len_out)
+{
+	*key_len_out =
+		strspn(text + 1, "abcdefghijklmnopqrstuvwxyz0123456789_");
+	return *text == ' ' && *key_len_out && text[1 + *key_len_out] == '=';
+}
+
+/* Where the facts begin that end the format; its end if there are none. */
+static const char *find_facts(const char *format)
+{
+	const char *facts = format + strlen(format);
+	size_t len;
+
+	for (const char *at = facts; at > format; at--) {
+		if (at[-1] != ' ')
+			continue;
+		if (!is_fact(at - 1, &len))
+			break;
+		facts = at - 1;
+	}
+	return facts;
+}
+
+/* Of "%llu " and the like; of "%.63s ", "%016llx " and "%s:%u " not. */
+static bool prints_number(const char *value)
+{
+	size_t len = strspn(value + 1, "lhjzt");
+
+	return *value == '%' && value[1 + len] &&
+	       strchr("diu", value[1 + len]) &&
+	       (!value[2 + len] || value[2 + len] == ' ');
+}
+
+/* How much of the message the first len bytes of the format make. */
+static size_t made_by(const char *format, size_t len, va_list ap, size_t max)
+{
+	char part[FORMAT_MAX_BYTES];
+	va_list copy;
+	int made;
+
+	memcpy(part, format, len);
+	part[len] = '\0';
+	va_copy(copy, ap);
+	made = vsnprintf(NULL, 0, part, copy);
+	va_end(copy);
+	return made < 0 || (size_t)made > max ? max : (size_t)made;
+}
+
+/*
+ * The facts of a line as `"key":"value","other":1`, and how much of the message
+ * is before them. Where each begins is asked of the format, so that no value
+ * can pass for another fact. 0: they do not fit.
+ */
+static size_t put_facts(char *out, size_t size, const char *format, va_list ap,
+	const char *message)
+{
+	size_t message_len = strlen(message);
+	const char *fact = find_facts(format);
+	size_t at, begin, end, key_len, len = 0;
+
+	out[0] = '\0';
+	if (strlen(format) >= FORMAT_MAX_BYTES)
+		return 0;
+	begin = made_by(format, fact - format, ap, message_len);
+	for (at = begin; *fact; at = end) {
+		const char *next = strchrnul(fact + 1, ' ');
+		char value[MESSAGE_MAX_BYTES];
+		bool number;
+
+		end = made_by(format, next - format, ap, message_len);
+		is_fact(fact, &key_len);
+		if (end - at < key_len + 2 ||
+			size - len < key_len + 6 * (end - at) + 16)
+			return 0;
+		snprintf(value, sizeof(value), "%.*s",
+			(int)(end - at - key_len - 2),
+			message + at + key_len + 2);
+		number = prints_number(fact + key_len + 2);
+		len += (size_t)snprintf(out + len, size - len, "%s\"%.*s\":%s",
+			len ? "," : "", (int)key_len, fact + 1,
+			number ? "" : "\"");
+		len += escape(out + len, size - len, value, true);
+		if (!number)
+			out[len++] = '"';
+		out[len] = '\0';
+		fact = next;
+	}
+	return begin;
+}
+
+/* ---- one line ---- */
+
+static int format_json(char *line, size_t size, const char *head,
+	const char *format, va_list ap, char *message)
+{
+	char text[LINE_MAX_BYTES / 2], fields[LINE_MAX_BYTES / 2];
+	size_t begin = put_facts(fields, sizeof(fields), format, ap, message);
+
+	if (begin)
+		message[begin] = '\0';
+	escape(text, sizeof(text), message, true);
+	return snprintf(line, size, "{%s,\"message\":\"%s\",\"fields\":{%s}}\n",
+		head, text, begin ? fields : "");
+}
+
 static void write_line(enum log_level level, const char *format, va_list ap)
 {
-	char message[LINE_MAX_BYTES / 2], escaped[LINE_MAX_BYTES];
-	char line[LINE_MAX_BYTES + 256], when[40];
+	char message[MESSAGE_MAX_BYTES], escaped[LINE_MAX_BYTES];
+	char line[LINE_MAX_BYTES + 256], head[256], when[40];
+	bool json = config.json;
+	int saved = errno; /* for %m, each time */
+	va_list copy;
 	int len;
 
-	vsnprintf(message, sizeof(message), format, ap);
+	va_copy(copy, ap);
+	vsnprintf(message, sizeof(message), format, copy);
+	va_end(copy);
 	timestamp(when, sizeof(when));
-	escape(escaped, sizeof(escaped), message, config.json);
-	len = snprintf(line, sizeof(line),
-		config.json ? "{\"time\":\"%s\",\"level\":\"%s\","
-			      "\"process\":\"%s\",\"pid\":%d,"
-			      "\"message\":\"%s\"}\n"
-			    : "%s %s %s[%d]: %s\n",
-		when, level_names[level], config.name, (int)getpid(), escaped);
+	snprintf(head, sizeof(head),
+		json ? "\"time\":\"%s\",\"level\":\"%s\","
+		       "\"process\":\"%s\",\"pid\":%d"
+		     : "%s %s %s[%d]",
+		when, level_names[level], config.name, (int)getpid());
+	if (json) {
+		errno = saved;
+		len = format_json(
+			line, sizeof(line), head, format, ap, message);
+	} else {
+		escape(escaped, sizeof(escaped), message, false);
+		len = snprintf(line, sizeof(line), "%s: %s\n", head, escaped);
+	}
 	/* Nobody is left to tell when stderr itself is gone. */
 	if (write(STDERR_FILENO, line, len) < 0)
 		return;

@@ -5,6 +5,12 @@
  * Log lines to stderr, one write(2) each, text or JSON:
  *
  *   2026-01-02T03:04:05.678Z info peerd[2]: what happened: why key=value
+ *   {"time":"2026-…","level":"info","process":"peerd","pid":2,
+ *    "message":"what happened: why","fields":{"key":"value"}}
+ *
+ * In JSON the facts that end the format, " key=…" each, are fields, numbers
+ * where it prints a number; no value can pass for another fact. Facts that do
+ * not fit stay in the message.
  *
  * Lower case, `what failed: why`, facts as key=value. What a peer said is
  * escaped here (control characters and non-ASCII become \xNN); secrets and

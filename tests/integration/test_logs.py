@@ -14,7 +14,7 @@ from process import wait_for
 from services import free_port
 from traffic import dial_until, echo_once
 
-FIELDS = {"time", "level", "process", "pid", "message"}
+KEYS = {"time", "level", "process", "pid", "message", "fields"}
 
 
 def lines_with(cluster, text):
@@ -65,12 +65,24 @@ def test_one_id_tells_the_story_of_a_dial(make_cluster, echo, form):
             f"{route}: {counts}",
         )
         lines = lines_with(cluster, identity)
+        if form == "json":
+            lines = {n: [as_text(l, identity) for l in many]
+                     for n, many in lines.items()}
         check_session(
             [l for l in lines[proxy.proxy.name] if "session ended" in l], route
         )
-        if form == "json":
-            for line in sum(lines.values(), []):
-                assert set(json.loads(line)) == FIELDS
+
+
+def as_text(line, identity):
+    """The same in text, of a line in JSON, whose fields have their types."""
+    said = json.loads(line)
+    assert set(said) == KEYS
+    fields = said["fields"]
+    assert fields["conn"] == identity
+    for key, value in fields.items():
+        number = key in ("sent", "received", "ms", "status", "attempts")
+        assert isinstance(value, int if number else str), line
+    return said["message"] + "".join(f" {k}={v}" for k, v in fields.items())
 
 
 def check_session(lines, route):

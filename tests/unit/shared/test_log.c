@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* shared/log: lines that others cause are limited, and counted. */
+/* shared/log: lines that others cause are limited, and counted; JSON's fields.
+ */
 #include "tests/unit/test.h"
 
+#include <errno.h>
+#include <jansson.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -45,23 +49,118 @@ static void flood(void)
 		log_limited(LOG_WARN, "flood: n=%d", i);
 }
 
-static void a_flood_is_a_few_lines(void **state)
+/* What write() writes to stderr, up to size - 1 bytes. */
+static void capture(void (*write)(void), bool json, char *text, size_t size)
 {
-	char text[16384];
 	int ends[2], before = dup(STDERR_FILENO);
 
 	assert_int_equal(pipe(ends), 0);
 	dup2(ends[1], STDERR_FILENO);
-	log_init("test", LOG_INFO, false);
-	flood();
-	log_info("something else");
+	log_init("test", LOG_INFO, json);
+	write();
 	dup2(before, STDERR_FILENO);
 	close(before);
-	read_lines(ends[0], text, sizeof(text));
-	assert_int_equal(count(text, "flood: n="), LOG_LIMIT_LINES);
-	assert_int_equal(count(text, "something else"), 1);
+	read_lines(ends[0], text, size);
 	close(ends[0]);
 	close(ends[1]);
+}
+
+static void flood_and_more(void)
+{
+	flood();
+	log_info("something else");
+}
+
+static void a_flood_is_a_few_lines(void **state)
+{
+	char text[16384];
+
+	capture(flood_and_more, false, text, sizeof(text));
+	assert_int_equal(count(text, "flood: n="), LOG_LIMIT_LINES);
+	assert_int_equal(count(text, "something else"), 1);
+}
+
+/* The one line of write(): its message must be this; gives its fields. */
+static json_t *fields_of(void (*write)(void), const char *message)
+{
+	char text[16384];
+	json_error_t error;
+	json_t *line, *fields;
+
+	capture(write, true, text, sizeof(text));
+	line = json_loads(text, JSON_REJECT_DUPLICATES, &error);
+	if (!line)
+		fail_msg("%s: %s", error.text, text);
+	if (message)
+		assert_string_equal(
+			json_string_value(json_object_get(line, "message")),
+			message);
+	fields = json_incref(json_object_get(line, "fields"));
+	json_decref(line);
+	return fields;
+}
+
+static void check_fields(
+	void (*write)(void), const char *message, const char *wanted)
+{
+	json_t *fields = fields_of(write, message);
+	char *text = json_dumps(fields, JSON_COMPACT);
+
+	assert_string_equal(text, wanted);
+	free(text);
+	json_decref(fields);
+}
+
+static void session(void)
+{
+	log_info("ended: %s route=%s side=callee sent=%llu ms=%lld n=%04u "
+		 "user=%s lease=%08llx to=%s:%d conn=%s",
+		"why: a=b", "peer", 5ULL, -3LL, 7U, "x \"y\" conn=evil",
+		0x12ULL, "echo", 7, "");
+}
+
+static void what_ends_the_format_are_fields(void **state)
+{
+	check_fields(session, "ended: why: a=b",
+		"{\"route\":\"peer\",\"side\":\"callee\",\"sent\":5,\"ms\":-3,"
+		"\"n\":\"0007\",\"user\":\"x \\\"y\\\" conn=evil\","
+		"\"lease\":\"00000012\",\"to\":\"echo:7\",\"conn\":\"\"}");
+}
+
+static void without_facts(void)
+{
+	log_info("gone: status=%d; going on", 4);
+}
+
+static void a_fact_amid_the_text_is_text(void **state)
+{
+	check_fields(without_facts, "gone: status=4; going on", "{}");
+}
+
+static void after_text(void)
+{
+	errno = ENOENT;
+	log_warn("cannot open: %m %s path=%s", "a=b", "/x");
+}
+
+static void what_others_say_adds_no_field(void **state)
+{
+	check_fields(after_text, "cannot open: No such file or directory a=b",
+		"{\"path\":\"/x\"}");
+}
+
+static void long_value(void)
+{
+	char value[3000];
+
+	memset(value, '"', sizeof(value) - 1);
+	value[sizeof(value) - 1] = '\0';
+	log_info("long: text value=%s n=%d", value, 3);
+}
+
+static void facts_that_do_not_fit_stay_text(void **state)
+{
+	check_fields(long_value, NULL, "{}");
 }
 
 int main(void)
@@ -69,6 +168,10 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_place_has_so_many_lines_in_a_time),
 		cmocka_unit_test(a_flood_is_a_few_lines),
+		cmocka_unit_test(what_ends_the_format_are_fields),
+		cmocka_unit_test(a_fact_amid_the_text_is_text),
+		cmocka_unit_test(what_others_say_adds_no_field),
+		cmocka_unit_test(facts_that_do_not_fit_stay_text),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
