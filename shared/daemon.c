@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -60,9 +61,14 @@ static void start_log(const struct conf *conf, const char *name, int worker)
 	enum log_level level = LOG_INFO;
 
 	(void)log_level_parse(conf->log.level, &level);
-	/* lives as long as the process, like the log */
-	log_init(worker >= 0 ? xasprintf("%s/%d", name, worker) : name, level,
-		conf->log.format == CONF_LOG_JSON);
+	if (worker >= 0) {
+		/* lives as long as the process, like the log */
+		name = xasprintf("%s/%d", name, worker);
+		/* a program that was run by way of /proc is "exe" in ps */
+		prctl(PR_SET_NAME, name);
+	}
+	log_init(name, level, conf->log.format == CONF_LOG_JSON);
+	atexit(log_end);
 }
 
 struct conf *daemon_start(int argc, char **argv, const char *name,

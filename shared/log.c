@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -21,18 +22,36 @@
 #define FORMAT_MAX_BYTES 512
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
+static const int priorities[] = {3, 4, 6, 7}; /* syslog(3)'s, sd-daemon(3) */
 
 static struct {
 	const char *name;
 	_Atomic int level;
 	_Atomic bool json;
+	bool journal; /* stderr is the journal's, which keeps the time itself */
 } config = {.name = "peerway", .level = LOG_INFO};
+
+/* sd_journal_stream_fd(3)'s counterpart: "device:inode" of what was made for
+ * us, which another stderr behind the same environment is not. */
+static bool is_journal(int fd)
+{
+	const char *text = getenv("JOURNAL_STREAM");
+	char own[64];
+	struct stat st;
+
+	if (!text || fstat(fd, &st) < 0)
+		return false;
+	snprintf(own, sizeof(own), "%llu:%llu", (unsigned long long)st.st_dev,
+		(unsigned long long)st.st_ino);
+	return strcmp(text, own) == 0;
+}
 
 void log_init(const char *name, enum log_level level, bool json)
 {
 	config.name = name;
 	config.level = level;
 	config.json = json;
+	config.journal = is_journal(STDERR_FILENO);
 }
 
 void log_set_level(enum log_level level)
@@ -198,14 +217,15 @@ static int format_json(char *line, size_t size, const char *head,
 	if (begin)
 		message[begin] = '\0';
 	escape(text, sizeof(text), message, true);
-	return snprintf(line, size, "{%s,\"message\":\"%s\",\"fields\":{%s}}\n",
+	return snprintf(line, size, "%s,\"message\":\"%s\",\"fields\":{%s}}\n",
 		head, text, begin ? fields : "");
 }
 
 static void write_line(enum log_level level, const char *format, va_list ap)
 {
 	char message[MESSAGE_MAX_BYTES], escaped[LINE_MAX_BYTES];
-	char line[LINE_MAX_BYTES + 256], head[256], when[40];
+	char line[LINE_MAX_BYTES + 256], head[256], when[40] = "";
+	char priority[8] = "";
 	bool json = config.json;
 	int saved = errno; /* for %m, each time */
 	va_list copy;
@@ -214,19 +234,24 @@ static void write_line(enum log_level level, const char *format, va_list ap)
 	va_copy(copy, ap);
 	vsnprintf(message, sizeof(message), format, copy);
 	va_end(copy);
-	timestamp(when, sizeof(when));
-	snprintf(head, sizeof(head),
-		json ? "\"time\":\"%s\",\"level\":\"%s\","
-		       "\"process\":\"%s\",\"pid\":%d"
-		     : "%s %s %s[%d]",
-		when, level_names[level], config.name, (int)getpid());
+	if (config.journal)
+		snprintf(priority, sizeof(priority), "<%d>", priorities[level]);
+	if (json || !config.journal)
+		timestamp(when, sizeof(when));
 	if (json) {
+		snprintf(head, sizeof(head),
+			"%s{\"time\":\"%s\",\"level\":\"%s\","
+			"\"process\":\"%s\",\"pid\":%d",
+			priority, when, level_names[level], config.name,
+			(int)getpid());
 		errno = saved;
 		len = format_json(
 			line, sizeof(line), head, format, ap, message);
 	} else {
 		escape(escaped, sizeof(escaped), message, false);
-		len = snprintf(line, sizeof(line), "%s: %s\n", head, escaped);
+		len = snprintf(line, sizeof(line), "%s%s%s%s %s[%d]: %s\n",
+			priority, when, *when ? " " : "", level_names[level],
+			config.name, (int)getpid(), escaped);
 	}
 	/* Nobody is left to tell when stderr itself is gone. */
 	if (write(STDERR_FILENO, line, len) < 0)
@@ -277,15 +302,16 @@ static void say_left_out(const struct log_limit *limit, const char *format, ...)
 	va_end(ap);
 }
 
-/* Says what was left out in times that are over; the lock is held. */
-static void settle(int64_t now)
+/* Says what was left out in times that are over, or in all; the lock is held.
+ */
+static void settle(int64_t now, bool all)
 {
 	struct log_limit **at = &limits.silent;
 
 	while (*at) {
 		struct log_limit *limit = *at;
 
-		if (!is_over(limit, now)) {
+		if (!all && !is_over(limit, now)) {
 			at = &limit->next;
 			continue;
 		}
@@ -307,7 +333,14 @@ static void settle_all(void)
 	if (!limits.any) /* as good as always; seen late does no harm */
 		return;
 	pthread_mutex_lock(&limits.lock);
-	settle(now_ms());
+	settle(now_ms(), false);
+	pthread_mutex_unlock(&limits.lock);
+}
+
+void log_end(void)
+{
+	pthread_mutex_lock(&limits.lock);
+	settle(now_ms(), true);
 	pthread_mutex_unlock(&limits.lock);
 }
 
@@ -318,7 +351,7 @@ static bool pass(struct log_limit *limit)
 	bool first, may;
 
 	pthread_mutex_lock(&limits.lock);
-	settle(now);
+	settle(now, false);
 	may = log_limit_take(limit, now);
 	first = limit->left_out == 1 && !may;
 	if (first) {

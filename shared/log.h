@@ -27,7 +27,9 @@
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
-/* Borrows name for the life of the process ("proxy", "proxy/0"). */
+/* Borrows name for the life of the process ("proxy", "proxy/0"). When stderr is
+ * the journal's (systemd.exec(5), $JOURNAL_STREAM), lines begin with
+ * <priority>, as sd-daemon(3) says, and those in text have no time. */
 void log_init(const char *name, enum log_level level, bool json);
 void log_set_level(enum log_level level);
 void log_set_json(bool json);
@@ -50,7 +52,8 @@ void log_at(enum log_level level, const char *format, ...)
 /*
  * Lines that others can cause as often as they like: of one place in the code
  * LOG_LIMIT_LINES in LOG_LIMIT_MS are written. How many were left out is said
- * when that time is over, with the next line that anything writes.
+ * when that time is over, with the next line that anything writes, or at
+ * log_end().
  */
 #define LOG_LIMIT_LINES 10
 #define LOG_LIMIT_MS 10000
@@ -69,6 +72,9 @@ struct log_limit {
 bool log_limit_take(struct log_limit *limit, int64_t now_ms);
 void log_limited_at(struct log_limit *limit, const char *format, ...)
 	__attribute__((format(printf, 2, 3)));
+
+/* Says what limits have left out so far, for the end of the process. */
+void log_end(void);
 
 /* For each place of its own. */
 #define log_limited(log_level, ...)                               \

@@ -7,6 +7,7 @@
 #include <jansson.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "shared/log.h"
@@ -60,9 +61,55 @@ static void capture(void (*write)(void), bool json, char *text, size_t size)
 	write();
 	dup2(before, STDERR_FILENO);
 	close(before);
+	close(ends[1]);
 	read_lines(ends[0], text, size);
 	close(ends[0]);
-	close(ends[1]);
+}
+
+static void flood_and_end(void)
+{
+	flood();
+	log_end();
+}
+
+static void what_was_left_out_is_said_at_the_end(void **state)
+{
+	char text[16384];
+
+	capture(flood_and_end, false, text, sizeof(text));
+	assert_non_null(strstr(text, "lines left out: "));
+	capture(log_end, false, text, sizeof(text));
+	assert_string_equal(text, "");
+}
+
+static void to_the_journal(void)
+{
+	char own[64];
+	struct stat st;
+
+	fstat(STDERR_FILENO, &st);
+	snprintf(own, sizeof(own), "%llu:%llu", (unsigned long long)st.st_dev,
+		(unsigned long long)st.st_ino);
+	setenv("JOURNAL_STREAM", own, 1);
+	log_init("test", LOG_INFO, false);
+	log_warn("text");
+	log_set_json(true);
+	log_error("object");
+	setenv("JOURNAL_STREAM", "1:1", 1);
+	log_init("test", LOG_INFO, false);
+	log_warn("elsewhere");
+	unsetenv("JOURNAL_STREAM");
+}
+
+static void the_journal_gets_priorities_and_no_time(void **state)
+{
+	char text[4096], wanted[64];
+
+	capture(to_the_journal, false, text, sizeof(text));
+	snprintf(wanted, sizeof(wanted), "<4>warn test[%d]: text\n<3>{\"time\"",
+		(int)getpid());
+	assert_memory_equal(text, wanted, strlen(wanted));
+	assert_non_null(strstr(text, "Z warn test["));
 }
 
 static void flood_and_more(void)
@@ -168,6 +215,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(a_place_has_so_many_lines_in_a_time),
 		cmocka_unit_test(a_flood_is_a_few_lines),
+		cmocka_unit_test(what_was_left_out_is_said_at_the_end),
+		cmocka_unit_test(the_journal_gets_priorities_and_no_time),
 		cmocka_unit_test(what_ends_the_format_are_fields),
 		cmocka_unit_test(a_fact_amid_the_text_is_text),
 		cmocka_unit_test(what_others_say_adds_no_field),
