@@ -4,7 +4,9 @@
  * owns the timer of the next join, renewal or look at the clock.
  *
  * What one gets wrong: what a proxy says of the CAs may be older than what the
- * last renewal brought, so that both are followed again after each other.
+ * last renewal brought, so that both are followed again after each other; and
+ * that a renewal whose answer was lost has been done for authd, which waits for
+ * the new certificate to be used.
  */
 #include "agent/membership.h"
 
@@ -42,6 +44,7 @@ struct membership {
 
 	struct discovery *cas; /* what was last said of the CAs; the rest: 0 */
 	bool withdrawn;	       /* ours was issued by one that is gone */
+	bool unsure;	       /* the answer to a renewal was lost: ask again */
 };
 
 static struct tls_identity *identity_of(const struct membership *membership)
@@ -83,7 +86,8 @@ static uint32_t chance(uint32_t limit)
 
 static bool wants_renewal(const struct membership *membership)
 {
-	return renewal_due_ms(identity_of(membership)) <= 0 ||
+	return membership->unsure ||
+	       renewal_due_ms(identity_of(membership)) <= 0 ||
 	       !trust_is_active(
 		       membership->cas->host_ca_id, identity_of(membership));
 }
@@ -193,6 +197,7 @@ static void on_joined(void *arg, enum join_outcome outcome, const char *why)
 	membership->join = NULL;
 	if (outcome == JOIN_DONE && load(membership, &error) == 0) {
 		membership->withdrawn = false;
+		membership->unsure = false;
 		log_info(
 			renewal ? "certificate renewed" : "joined the cluster");
 		backoff_succeeded(&membership->backoff);
@@ -212,6 +217,10 @@ static void on_joined(void *arg, enum join_outcome outcome, const char *why)
 	log_at(outcome == JOIN_REFUSED ? LOG_ERROR : LOG_WARN, "cannot %s: %s",
 		renewal ? "renew the certificate" : "join", why ? why : error);
 	free(error);
+	if (outcome == JOIN_REFUSED)
+		membership->unsure = false;
+	else if (renewal && outcome != JOIN_UNREACHED)
+		membership->unsure = true;
 	try_later(membership, false); /* a renewal has time */
 }
 
@@ -346,6 +355,8 @@ void membership_reconnect(struct membership *membership)
 {
 	if (!membership->join && !membership->backoff.failures)
 		return;
+	if (membership->join && identity_of(membership))
+		membership->unsure = true;
 	join_free(membership->join);
 	membership->join = NULL;
 	backoff_succeeded(&membership->backoff);

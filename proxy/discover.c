@@ -184,7 +184,8 @@ static bool replace(char **slot, char *text)
 	return differs;
 }
 
-/* Read before the proxies: the list may be newer than it says, never older. */
+/* Read before all else of the cache: the list may be newer than it says, never
+ * older. */
 static void add_revision(struct discovery *discovery, struct cache *cache)
 {
 	struct cache_meta meta;
@@ -206,9 +207,9 @@ bool discover_refresh(struct discover *discover, struct cache *cache)
 	COPY(discovery->cluster_name, discover->conf->cluster_name);
 	COPY(discovery->self_id, discover->proxy_id);
 	if (cache) {
+		add_revision(discovery, cache);
 		if (cache_config(cache, &config) != 1)
 			config = NULL;
-		add_revision(discovery, cache);
 		add_cached(discovery, cache);
 	}
 	apply_config(discover, discovery, config);

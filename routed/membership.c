@@ -46,6 +46,7 @@ struct membership {
 	struct timer *renew;
 	struct timer *trust; /* to look at what was heard, later */
 	struct trust_word word;
+	bool unsure; /* the answer to a renewal was lost: ask again */
 	char *last_error;
 };
 
@@ -103,7 +104,8 @@ static void schedule_renewal(struct membership *membership)
 
 	if (membership->conf->identity.cert[0])
 		return; /* its administrator does that */
-	if (!trust_is_active(&membership->word, membership->identity)) {
+	if (membership->unsure ||
+		!trust_is_active(&membership->word, membership->identity)) {
 		/* not all hosts of the cluster at once */
 		timer_set(membership->renew,
 			arc4random_uniform(
@@ -194,12 +196,28 @@ static bool renewal_is_due(const struct membership *membership)
 	int64_t not_before;
 	int64_t not_after = tls_identity_not_after(membership->identity);
 
-	if (!trust_is_active(&membership->word, membership->identity))
+	if (membership->unsure ||
+		!trust_is_active(&membership->word, membership->identity))
 		return true;
 	if (!ASN1_TIME_to_tm(X509_get0_notBefore(leaf), &tm))
 		return false;
 	not_before = timegm(&tm);
 	return time(NULL) >= not_before + (not_after - not_before) / 3 * 2;
+}
+
+/* Whether authd may have done, and noted, what it could not tell us of. */
+static bool is_unsure(int status)
+{
+	switch (status) {
+	case GRPC_STATUS_PERMISSION_DENIED:
+	case GRPC_STATUS_UNAUTHENTICATED:
+	case GRPC_STATUS_INVALID_ARGUMENT:
+	case GRPC_STATUS_FAILED_PRECONDITION:
+	case GRPC_STATUS_NOT_FOUND:
+		return false;
+	default:
+		return true;
+	}
 }
 
 static void on_renewed(void *arg, int status, const char *message,
@@ -212,6 +230,8 @@ static void on_renewed(void *arg, int status, const char *message,
 		why = join_response_fault((const void *)response,
 			membership->conf->cluster_name, membership->proxy_id,
 			membership->identity->key);
+	if (status == GRPC_STATUS_OK)
+		membership->unsure = false;
 	if (status == GRPC_STATUS_OK && !why &&
 		install(membership, (const void *)response,
 			membership->identity->key) == 0) {
@@ -225,6 +245,7 @@ static void on_renewed(void *arg, int status, const char *message,
 	log_warn("certificate not renewed: %s status=%d", why ? why : "",
 		status);
 	set_error(membership, xasprintf("not renewed: %s", why ? why : ""));
+	membership->unsure |= is_unsure(status);
 	timer_set(membership->renew, RETRY_MS);
 }
 

@@ -14,6 +14,9 @@ import time
 from pathlib import Path
 
 
+SESSION_ENDED = re.compile("(session|stream|connection) ended: ")
+
+
 def wait_for(condition, timeout=10, what="the condition", interval=0.03):
     """Gives the first true value of condition(); fails with what is missing.
 
@@ -213,9 +216,13 @@ class Process:
         return found[0]
 
     def tail(self, lines=40):
+        """The last lines, and of those before them what is no session's end."""
         if not self.log.exists():
             return "(no log)"
         with open(self.log, "rb") as file:
-            file.seek(max(0, self.log_mark() - 64 * 1024))
-            text = file.read().decode(errors="replace")
-        return "\n".join(text.splitlines()[-lines:])
+            file.seek(max(0, self.log_mark() - 1024 * 1024))
+            text = file.read().decode(errors="replace").splitlines()
+        telling = [
+            line for line in text[: -lines // 4] if not SESSION_ENDED.search(line)
+        ]
+        return "\n".join(telling[-lines:] + text[-lines // 4 :])

@@ -96,6 +96,20 @@ class Relay:
             for way in pair:
                 way.hold()
 
+    def hold_answers(self):
+        """What is sent to the server arrives, what it answers does not."""
+        self.holding, self.connections = self.connections, []
+        for _, back in self.holding:
+            back.hold()
+
+    def cut(self):
+        """Those that are held end for both sides, and what waited is lost."""
+        for pair in self.holding:
+            for way in pair:
+                way.cut()
+        self.dead.extend(self.holding)
+        self.holding = []
+
     def held(self):
         """How many pieces wait to arrive at the server."""
         return sum(len(there.held) for there, _ in self.holding)

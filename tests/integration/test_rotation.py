@@ -15,6 +15,7 @@ import pytest
 
 from hosts import CLUSTER_NAME, SLOW, START_TIMEOUT, binary
 from process import wait_for
+from relay import Relay
 from traffic import Beat
 
 RENEW_TIMEOUT = 60 * SLOW
@@ -216,6 +217,42 @@ def test_a_rollback_loses_nothing(fleet):
     wait_trusted(fleet, 1)
     fleet.wait_peers()
     traffic.stop()
+
+
+def test_a_renewal_whose_answer_was_lost_is_done_again(make_cluster, echo):
+    """authd has noted the agent's certificate of the new CA, and the agent has
+    not got it; after the rollback it has to be asked for all the same."""
+    cluster = make_cluster(agents=["db-1"], services=echo.services()).start()
+    (proxy,), (agent,) = cluster.proxies, cluster.agents
+    relay = Relay(proxy.address, cluster.auth.listen_addr)
+    proxy.common["auth_servers"] = [relay.addr]
+    proxy.write_config()
+    proxy.routed.restart()
+    proxy.routed.wait_ready()
+    agent.stop()
+    rotate(cluster, "start", "--ca", "host")
+    wait_for(
+        lambda: [h["id"] for h in status(cluster)["host"]["remaining"]]
+        == [agent.uuid],
+        RENEW_TIMEOUT,
+        "the proxy is re-issued",
+    )
+    proxy.routed.wait_log(
+        r"certificate renewed: (.*\n)+?.* auth server answers", START_TIMEOUT
+    )
+    relay.hold_answers()
+    mark = cluster.auth.authd.log_mark()
+    agent.start()
+    cluster.auth.authd.wait_log(
+        f"host renewed: role=Node host={agent.uuid}", START_TIMEOUT, mark
+    )
+    rotate(cluster, "rollback", "--ca", "host")
+    relay.cut()
+    agent.agent.wait_log("cannot renew the certificate", START_TIMEOUT)
+    wait_reissued(cluster)
+    agent.agent.wait_log("certificate renewed", START_TIMEOUT)
+    rotate(cluster, "finish", "--ca", "host")
+    relay.close()
 
 
 def test_a_killed_authd_goes_on_where_it_was(fleet):
