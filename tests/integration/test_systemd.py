@@ -295,6 +295,22 @@ def test_who_is_killed_comes_back(machine, name):
     }
 
 
+def test_the_journal_knows_levels(machine):
+    """Lines carry the journal's priority, and no time beside the journal's."""
+    wanted = {"4": "warn", "6": "info"}
+    read = "journalctl", "--no-pager", "-o", "json", "-u", "peerway-proxy"
+    seen = set()
+    for line in machine.exec(*read, "_TRANSPORT=stdout").splitlines():
+        entry = json.loads(line)
+        said = re.match(r"(\w+) proxy(/\d)?\[\d+\]: ", entry["MESSAGE"])
+        if said:
+            seen.add(said[1])
+            assert wanted.get(entry["PRIORITY"]) == said[1] or (
+                entry["PRIORITY"] == "3" and said[1] == "error"
+            ), line
+    assert {"warn", "info"} <= seen
+
+
 def test_a_restart_of_one_leaves_the_others_work_alone(machine):
     """A session through the proxy goes on while everything else is restarted
     and reloaded."""
