@@ -21,8 +21,7 @@
 
 #include "auth/sqlite_file.h"
 #include "shared/alloc.h"
-
-#define COPY_CHUNK 65536
+#include "shared/file.h"
 
 struct restore {
 	const char *path;
@@ -101,17 +100,12 @@ static void settle_old(struct restore *restore)
 
 static bool copy_bytes(struct restore *restore, int from, int to)
 {
-	static char buf[COPY_CHUNK];
-	ssize_t n;
+	bool reading;
+	int ret = file_copy(from, to, &reading);
 
-	while ((n = read(from, buf, sizeof(buf))) > 0)
-		for (ssize_t at = 0, put; at < n; at += put) {
-			put = write(to, buf + at, (size_t)(n - at));
-			if (put < 0)
-				return fail(restore, "%s: %s", restore->fresh,
-					strerror(errno));
-		}
-	return n == 0 || fail(restore, "cannot be read: %s", strerror(errno));
+	if (ret && reading)
+		return fail(restore, "cannot be read: %s", strerror(-ret));
+	return !ret || fail(restore, "%s: %s", restore->fresh, strerror(-ret));
 }
 
 /* Closing another descriptor of the old store would give up its lock. */

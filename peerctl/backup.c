@@ -19,9 +19,9 @@
 #include "peerctl/status.h"
 #include "peerctl/table.h"
 #include "shared/alloc.h"
+#include "shared/file.h"
 
 #define LOOK_MS 100
-#define CHUNK 65536
 
 enum { OPT_FORCE = OPTIONS_OWN };
 
@@ -73,24 +73,11 @@ static bool wait_until_copied(struct options *options, const json_t *begun)
 
 /* ---- our own ---- */
 
-static int copy_bytes(int from, int to)
-{
-	static char buf[CHUNK];
-	ssize_t n;
-
-	while ((n = read(from, buf, sizeof(buf))) > 0)
-		for (ssize_t at = 0, put; at < n; at += put) {
-			put = write(to, buf + at, (size_t)(n - at));
-			if (put < 0)
-				return -errno;
-		}
-	return n < 0 ? -errno : 0;
-}
-
 /* Authd's copy into ours; authd's goes. */
 static int take(const char *from, struct beside *beside)
 {
 	int fd = open(from, O_RDONLY | O_CLOEXEC | O_NOFOLLOW);
+	bool reading;
 	int ret;
 
 	if (fd < 0 && (errno == EACCES || errno == EPERM))
@@ -100,9 +87,10 @@ static int take(const char *from, struct beside *beside)
 	if (fd < 0)
 		return command_fail("%s: %s", from, strerror(errno));
 	unlink(from); /* or authd does, later */
-	ret = copy_bytes(fd, beside->fd);
+	ret = file_copy(fd, beside->fd, &reading);
 	close(fd);
-	return ret ? command_fail("%s: %s", beside->path, strerror(-ret))
+	return ret ? command_fail("%s: %s", reading ? from : beside->path,
+			     strerror(-ret))
 		   : EXIT_OK;
 }
 

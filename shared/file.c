@@ -10,6 +10,7 @@
 #include "shared/file.h"
 
 #define FILE_MAX (1 << 20)
+#define COPY_CHUNK 65536
 
 char *file_text(const char *path, char **error_out)
 {
@@ -36,4 +37,20 @@ char *file_text(const char *path, char **error_out)
 	if (fd >= 0)
 		close(fd);
 	return text;
+}
+
+int file_copy(int from, int to, bool *reading_out)
+{
+	char buf[COPY_CHUNK];
+	ssize_t n;
+
+	*reading_out = false;
+	while ((n = read(from, buf, sizeof(buf))) > 0)
+		for (ssize_t at = 0, put; at < n; at += put) {
+			put = write(to, buf + at, (size_t)(n - at));
+			if (put < 0)
+				return -errno;
+		}
+	*reading_out = n < 0;
+	return n < 0 ? -errno : 0;
 }
