@@ -38,9 +38,13 @@ def rotating(cluster, ca):
     return series[f'peerway_authd_ca_rotating{{ca="{ca}"}}']
 
 
+def remaining(cluster):
+    """The ids of those that are still to be re-issued."""
+    return [host["id"] for host in status(cluster)["host"]["remaining"]]
+
+
 def all_reissued(cluster):
-    host = status(cluster)["host"]
-    return host["remaining"] == []
+    return remaining(cluster) == []
 
 
 def trusted(proxy):
@@ -219,40 +223,85 @@ def test_a_rollback_loses_nothing(fleet):
     traffic.stop()
 
 
-def test_a_renewal_whose_answer_was_lost_is_done_again(make_cluster, echo):
-    """authd has noted the agent's certificate of the new CA, and the agent has
-    not got it; after the rollback it has to be asked for all the same."""
+@pytest.fixture
+def relayed(make_cluster, echo):
+    """One proxy, whose routed asks authd through cluster.relay; one agent."""
     cluster = make_cluster(agents=["db-1"], services=echo.services()).start()
-    (proxy,), (agent,) = cluster.proxies, cluster.agents
-    relay = Relay(proxy.address, cluster.auth.listen_addr)
-    proxy.common["auth_servers"] = [relay.addr]
+    (proxy,) = cluster.proxies
+    cluster.relay = Relay(proxy.address, cluster.auth.listen_addr)
+    proxy.common["auth_servers"] = [cluster.relay.addr]
     proxy.write_config()
     proxy.routed.restart()
     proxy.routed.wait_ready()
+    yield cluster
+    cluster.relay.close()
+
+
+def test_an_agents_renewal_whose_answer_was_lost_is_done_again(relayed):
+    """authd has noted the certificate of the new CA, and the agent has not got
+    it; after the rollback it has to be asked for all the same."""
+    (proxy,), (agent,) = relayed.proxies, relayed.agents
     agent.stop()
-    rotate(cluster, "start", "--ca", "host")
+    rotate(relayed, "start", "--ca", "host")
     wait_for(
-        lambda: [h["id"] for h in status(cluster)["host"]["remaining"]]
-        == [agent.uuid],
+        lambda: remaining(relayed) == [agent.uuid],
         RENEW_TIMEOUT,
         "the proxy is re-issued",
     )
     proxy.routed.wait_log(
         r"certificate renewed: (.*\n)+?.* auth server answers", START_TIMEOUT
     )
-    relay.hold_answers()
-    mark = cluster.auth.authd.log_mark()
+    relayed.relay.hold_answers()
+    mark = relayed.auth.authd.log_mark()
     agent.start()
-    cluster.auth.authd.wait_log(
+    relayed.auth.authd.wait_log(
         f"host renewed: role=Node host={agent.uuid}", START_TIMEOUT, mark
     )
-    rotate(cluster, "rollback", "--ca", "host")
-    relay.cut()
+    rotate(relayed, "rollback", "--ca", "host")
+    relayed.relay.cut()
     agent.agent.wait_log("cannot renew the certificate", START_TIMEOUT)
-    wait_reissued(cluster)
+    wait_reissued(relayed)
     agent.agent.wait_log("certificate renewed", START_TIMEOUT)
-    rotate(cluster, "finish", "--ca", "host")
-    relay.close()
+    rotate(relayed, "finish", "--ca", "host")
+
+
+def lose_routeds_renewal(cluster):
+    """Rotates, and holds what authd answers to the renewal of the proxy host;
+    false: it had got it before."""
+    routed, authd = cluster.proxies[0].routed, cluster.auth.authd
+    told, noted = routed.log_mark(), authd.log_mark()
+    rotate(cluster, "start", "--ca", "host")
+    routed.wait_log(
+        r"trusted CAs are others now: (.*\n)+?.* auth server answers",
+        START_TIMEOUT, told,
+    )  # fmt: skip
+    cluster.relay.hold_answers()
+    authd.wait_log("host renewed: role=Proxy", START_TIMEOUT, noted)
+    return not routed.log_matches("certificate renewed", told)
+
+
+def test_a_proxys_renewal_whose_answer_was_lost_is_done_again(relayed):
+    routed = relayed.proxies[0].routed
+    relayed.agents[0].stop()
+    for _ in range(10):  # it renews at a random time of a second
+        lost = lose_routeds_renewal(relayed)
+        mark = routed.log_mark()
+        rotate(relayed, "rollback", "--ca", "host")
+        relayed.relay.cut()
+        if lost:
+            break
+        wait_for(
+            lambda: relayed.proxies[0].uuid not in remaining(relayed),
+            RENEW_TIMEOUT, "the proxy is re-issued",
+        )
+        rotate(relayed, "finish", "--ca", "host", "--force")
+    assert lost
+    routed.wait_log("certificate not renewed", START_TIMEOUT, mark)
+    wait_for(
+        lambda: relayed.proxies[0].uuid not in remaining(relayed),
+        RENEW_TIMEOUT, "the proxy is re-issued",
+    )
+    routed.wait_log("certificate renewed", START_TIMEOUT, mark)
 
 
 def test_a_killed_authd_goes_on_where_it_was(fleet):
