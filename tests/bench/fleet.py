@@ -76,9 +76,5 @@ def routeds(hosts, storage):
         cluster.auth.config["auth_service"]["storage"] = storage
         cluster.auth.write_config()
         cluster.start_auth()
-        for host in cluster.proxies:
-            host.join()
-            host.routed.start()
-        for host in cluster.proxies:
-            host.routed.wait_ready()
+        cluster.start_routeds()
         yield cluster

@@ -409,11 +409,10 @@ def session_lines(proxy, pattern=r""):
     ]
 
 
-class Banner:
-    """A service that tells its name and then what it gets."""
+class Server:
+    """Serves each connection in a thread, by _serve(client) of a subclass."""
 
-    def __init__(self, name):
-        self._name = name.encode()
+    def __init__(self):
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
         self.port = self._listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -428,6 +427,18 @@ class Banner:
                 target=self._serve, args=(client,), daemon=True
             ).start()
 
+    def close(self):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+class Banner(Server):
+    """A service that tells its name and then what it gets."""
+
+    def __init__(self, name):
+        self._name = name.encode()
+        super().__init__()
+
     def _serve(self, client):
         with client:
             try:
@@ -436,7 +447,3 @@ class Banner:
                     client.sendall(data)
             except OSError:
                 pass
-
-    def close(self):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()

@@ -161,6 +161,14 @@ class Cluster:
         self.pin = self.auth.authd.ask("ca")["pin"]
         return self
 
+    def start_routeds(self):
+        """Of proxy hosts that have nothing else."""
+        for host in self.proxies:
+            host.join()
+            host.routed.start()
+        for host in self.proxies:
+            host.routed.wait_ready()
+
     def wait_peers(self, timeout=START_TIMEOUT):
         """Until every proxy's peerd has a connection to every other; in
         agent_mesh there are none."""

@@ -125,10 +125,7 @@ def fleet(make_cluster, store):
         cluster.relays.append(Relay(host.address, servers[first]))
         servers[first] = cluster.relays[-1].addr
         host.common["auth_servers"] = servers[first:] + servers[:first]
-        host.join()
-        host.routed.start()
-    for host in cluster.proxies:
-        host.routed.wait_ready()
+    cluster.start_routeds()
     yield cluster
     for relay in cluster.relays:
         relay.close()

@@ -20,24 +20,12 @@ MIB = 1 << 20
 TIMEOUT = 30 * suite.SLOW
 
 
-class Web:
+class Web(services.Server):
     """HTTP/1.0 without Content-Length: the end of the body is the end."""
 
     def __init__(self, body):
         self.body = body
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(
-                target=self._serve, args=[client], daemon=True
-            ).start()
+        super().__init__()
 
     def _serve(self, client):
         with client:
@@ -45,9 +33,6 @@ class Web:
             while b"\r\n\r\n" not in request:
                 request += client.recv(65536)
             client.sendall(b"HTTP/1.0 200 OK\r\n\r\n" + self.body)
-
-    def close(self):
-        self.socket.close()
 
 
 @pytest.fixture(scope="module")

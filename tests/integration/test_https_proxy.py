@@ -4,12 +4,11 @@ tunnel and serves through it, asks it for names, and says in one line when it is
 refused. The HTTP proxy is Debian's tinyproxy."""
 
 import os
-import socket
 import subprocess
-import threading
 
 import pytest
 
+import services
 import suite
 from hosts import Network
 from netns import Cable
@@ -18,34 +17,6 @@ from traffic import check_route
 
 FLEET = "fleet.test"  # a name that the HTTP proxy alone knows
 PASSWORD = "%733cret"  # as it stands in a URL
-
-
-class Echo:
-    """Sends back what it gets; in the namespace of whoever makes it."""
-
-    def __init__(self):
-        self.socket = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port = self.socket.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.socket.accept()
-            except OSError:
-                return
-            threading.Thread(
-                target=self._serve, args=(client,), daemon=True
-            ).start()
-
-    @staticmethod
-    def _serve(client):
-        with client:
-            while data := client.recv(65536):
-                client.sendall(data)
-
-    def close(self):
-        self.socket.close()
 
 
 class Tinyproxy:
@@ -114,7 +85,7 @@ def scene(make_cluster):
     cable = Cable()
     try:
         with cable.left:
-            echo = Echo()
+            echo = services.Banner("")
         with cable.right:
             cluster = make_cluster(proxies=2)
             agent = cluster.add_agent(

@@ -20,11 +20,7 @@ def fleet():
     one = cluster.proxies[0]
     cluster.relay = Relay(one.address, cluster.auth.listen_addr)
     one.common["auth_servers"] = [cluster.relay.addr]
-    for host in cluster.proxies:
-        host.join()
-        host.routed.start()
-    for host in cluster.proxies:
-        host.routed.wait_ready()
+    cluster.start_routeds()
     yield cluster
     cluster.relay.close()
     found = [

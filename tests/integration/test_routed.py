@@ -84,11 +84,7 @@ def fleet():
     """One authd, two hosts with nothing but routed."""
     cluster = suite.Cluster(proxies=2)
     cluster.start_auth()
-    for host in cluster.proxies:
-        host.join()
-        host.routed.start()
-    for host in cluster.proxies:
-        host.routed.wait_ready()
+    cluster.start_routeds()
     yield cluster
     found = [
         text for text in cluster.complaints()
