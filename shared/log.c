@@ -177,7 +177,8 @@ static size_t put_facts(char *out, size_t size, const char *format, va_list ap,
 	size_t at, begin, end, key_len, len = 0;
 
 	out[0] = '\0';
-	if (strlen(format) >= FORMAT_MAX_BYTES)
+	if (strlen(format) >= FORMAT_MAX_BYTES ||
+		message_len == MESSAGE_MAX_BYTES - 1) /* it was cut */
 		return 0;
 	begin = made_by(format, fact - format, ap, message_len);
 	for (at = begin; *fact; at = end) {

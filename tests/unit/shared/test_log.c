@@ -205,8 +205,18 @@ static void long_value(void)
 	log_info("long: text value=%s n=%d", value, 3);
 }
 
+static void cut_number(void)
+{
+	char text[2100];
+
+	memset(text, 'x', sizeof(text));
+	text[2037] = '\0';
+	log_info("%s sent=%d", text, 123456);
+}
+
 static void facts_that_do_not_fit_stay_text(void **state)
 {
+	check_fields(cut_number, NULL, "{}");
 	check_fields(long_value, NULL, "{}");
 }
 
